@@ -1,0 +1,120 @@
+"""The Rust engines of a worker: sans-IO, batch in, batch out. Every method releases the GIL while it works.
+
+A worker drives an engine in rounds: while `busy`, answer `reads()` through `supply()` until it asks for nothing,
+send what `log()` gives to the monitor (b"": nothing to send), and pass the monitor's outputs to `absorb()`, which
+returns the frames that are now due to clients. `Prover` proves; `PlainEngine` (unverified baseline) only executes:
+its `log()` is always b"", and `absorb(b"")` gives its frames.
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+class FrameError(ValueError):
+    """A client's frame is malformed or does not match its commitments. `args == (code, text)`, protocol section 6."""
+
+class ProverError(RuntimeError):
+    """The store lacks or garbles a row that the proof needs, or the monitor answered out of order: the worker must stop.
+
+    `args == (text, store key or None)`.
+    """
+
+@final
+class Prover:
+    def __init__(
+        self,
+        *,
+        thread: int,
+        threads: int,
+        previous_threads: int,
+        epoch: int,
+        fresh: bool,
+        slots: int,
+        hot_records_max: int,
+        key_bytes_max: int,
+        value_bytes_max: int,
+        response_bytes_max: int,
+    ) -> None:
+        """`epoch`: the first open epoch. `fresh`: there is no sealed state; thread 0 then writes the spine first.
+
+        `previous_threads`: the number of threads at the last checkpoint (owner of what is in Blum); = threads if fresh.
+        """
+
+    def hot_range(self) -> tuple[bytes, bytes]:
+        """First and past-the-last store key of this thread's hot rows: scan them once at start, for `load_hot`."""
+
+    def load_hot(self, rows: Sequence[tuple[bytes, bytes]]) -> None: ...
+    def submit(self, origin: int, body: bytes) -> None:
+        """Queue the body of a client's request frame. `origin` comes back with its answer. Raises FrameError."""
+
+    def submit_resume(self, origin: int, body: bytes) -> None: ...
+    def reads(self) -> list[bytes]:
+        """Store keys whose rows are needed before `log()` can go on; [] if none."""
+
+    def supply(self, rows: Sequence[bytes | None]) -> None:
+        """The rows for the last `reads()`, in its order; None: no such row."""
+
+    def log(self) -> bytes: ...
+    def absorb(self, outputs: bytes) -> list[tuple[int, bytes]]:
+        """Outputs of the monitor for the last log -> (origin, whole client frames with length and type), in order."""
+
+    def start_cut(self, *, all_to_merkle: bool) -> None:
+        """Close the epoch: the next logs finish what is admitted, drain, and verify. `all_to_merkle`: for a clean stop."""
+
+    def handed_over(self) -> int | None:
+        """The epoch whose cut has been acknowledged by the monitor since the last call, once."""
+
+    def take_checkpoint(self) -> bytes:
+        """After a cut: the changed rows, packed: (key length u32, key, value length u32 or 2^32-1 for delete, value)*.
+
+        They stay readable from memory until `release_checkpoint()`, which needs them durable and the reader renewed.
+        """
+
+    def release_checkpoint(self) -> None: ...
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do now: requests, a cut, or the start."""
+
+    @property
+    def active(self) -> bool:
+        """Whether an operation has run in the open epoch: its receipts wait for a certificate."""
+
+    @property
+    def dirty_bytes(self) -> int:
+        """Bytes of rows held in memory until the next checkpoint is durable."""
+
+    def stats(self) -> dict[str, int]:
+        """Counters for `zetakv status`: cached, hot, dirty_records, operations, log_bytes, merkle_adds, blum_adds."""
+
+@final
+class PlainEngine:
+    def __init__(
+        self, *, thread: int, threads: int, epoch: int, key_bytes_max: int, value_bytes_max: int, response_bytes_max: int
+    ) -> None: ...
+    def submit(self, origin: int, body: bytes) -> None: ...
+    def submit_resume(self, origin: int, body: bytes) -> None:
+        """Raises FrameError: there is no session to resume."""
+
+    def reads(self) -> list[bytes]: ...
+    def supply(self, rows: Sequence[bytes | None]) -> None: ...
+    def log(self) -> bytes: ...
+    def absorb(self, outputs: bytes) -> list[tuple[int, bytes]]: ...
+    def start_cut(self, *, all_to_merkle: bool) -> None: ...
+    def handed_over(self) -> int | None: ...
+    def take_checkpoint(self) -> bytes: ...
+    def release_checkpoint(self) -> None: ...
+    @property
+    def busy(self) -> bool: ...
+    @property
+    def active(self) -> bool: ...
+    @property
+    def dirty_bytes(self) -> int: ...
+    def stats(self) -> dict[str, int]: ...
+
+def store_key_of(key: bytes) -> bytes:
+    """The store key of the record of an application key (for tools and tests)."""
+
+def decode_record(row: bytes) -> tuple[bytes, bytes | None]:
+    """(application key, value or None for null) of a record's row. Raises ValueError."""
+
+def encode_record(key: bytes, value: bytes | None) -> bytes:
+    """The row of a record: for tools that edit a store on purpose (`zetakv demo tamper`, tests)."""
