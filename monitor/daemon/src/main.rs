@@ -1,0 +1,2 @@
+//! The monitor process of ZetaKV.
+fn main() {}
