@@ -1,0 +1,32 @@
+# What a person types. `make test` is the README's test command, and what CI calls first; `make gates` is the rest of CI.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: install serve test gates clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+install: $(BIN)/python
+	$(BIN)/pip install --quiet ./monitor ./client '.[test]'
+
+serve: install
+	$(BIN)/zetakv serve --data ./data
+
+test: install
+	cargo test --quiet --workspace
+	$(BIN)/pytest
+
+gates: install
+	cargo fmt --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest kvstore._prover
+
+clean:
+	rm -rf $(VENV) target
