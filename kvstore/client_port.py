@@ -1,0 +1,225 @@
+"""The client side of a worker: connections, their bounds, and the way of every frame (protocol section 6).
+
+What arrives is untrusted and bounded: bytes of a frame, unanswered frames and bytes of a connection, unanswered bytes
+of all. Past a bound the connection is not read until answers have gone out; a client that does not read its answers is
+dropped. Nothing that one client sends can raise here or reach another. What a frame means is for `ClientHandler`.
+"""
+
+import asyncio
+import logging
+import struct
+from collections import deque
+from typing import Final, Protocol
+
+from kvstore import limits
+from kvstore.framing import HEADER_BYTES, BadFrameError, FrameParser, FrameTooLongError, pack_frame
+from kvstore.messages import CLOSING_ERRORS, ERROR, ErrorCode, Server
+
+logger = logging.getLogger(__name__)
+
+_TYPE_AT: Final = HEADER_BYTES - 1
+_GREETING: Final = struct.Struct("<HHHHIII")
+_PROTOCOL_VERSION: Final = 1
+
+
+class ClientHandler(Protocol):
+    """What a `ClientPort` passes on."""
+
+    def client_frame(self, connection: "Connection", kind: int, body: bytes) -> None:
+        """A frame arrived. Every frame counted by `expect_answer` gets exactly one `answer`."""
+
+    def client_lost(self, connection: "Connection") -> None:
+        """The connection is gone; answers to it are dropped."""
+
+
+def error_frame(code: ErrorCode, text: str) -> bytes:
+    return pack_frame(Server.ERROR, ERROR.pack(code), text.encode())
+
+
+def greeting_frame(*, flags: int, worker: int, workers: int, key_bytes_max: int, value_bytes_max: int) -> bytes:
+    return pack_frame(
+        Server.GREETING,
+        _GREETING.pack(
+            _PROTOCOL_VERSION, flags, worker, workers, key_bytes_max, value_bytes_max, limits.FRAME_BYTES_MAX
+        ),
+    )
+
+
+class Connection(asyncio.Protocol):
+    """One client. `number` is its name within this worker, never used twice."""
+
+    def __init__(self, port: "ClientPort", number: int) -> None:
+        self.number = number
+        self.greeted = False
+        """Whether a hello was answered: certificates are pushed to it."""
+        self.sessions: set[int] = set()
+        """Sessions that live on this connection."""
+        self._port = port
+        self._parser = FrameParser(limits.FRAME_BYTES_MAX)
+        self._transport: asyncio.Transport | None = None
+        # Sizes of the unanswered frames. Answers of different threads overtake each other, so one answer may take off
+        # the size of another frame; the sum stays right.
+        self._pending: deque[int] = deque()
+        self._pending_bytes = 0
+        self._paused = False
+        self._closing = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._port.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for kind, body in self._parser.feed(data):
+                if self._closing:
+                    return
+                self._port.handler.client_frame(self, kind, body)
+        except FrameTooLongError as error:
+            self.refuse(ErrorCode.TOO_LONG, str(error))
+        except BadFrameError as error:
+            self.refuse(ErrorCode.MALFORMED, str(error))
+        self._pause_or_resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._closing = True
+        self._port.lost(self, self._pending_bytes, len(self._pending))
+        self._pending.clear()
+
+    def expect_answer(self, size: int) -> None:
+        """The frame in hand, of `size` bytes, will be answered later."""
+        self._pending.append(size)
+        self._pending_bytes += size
+        self._port.count(1, size)
+
+    def answer(self, frame: bytes) -> None:
+        """Send the answer to a frame that was counted by `expect_answer`."""
+        if self._pending:
+            size = self._pending.popleft()
+            self._pending_bytes -= size
+            self._port.count(-1, -size)
+        self.send(frame)
+        if self._paused:
+            self._pause_or_resume()
+
+    def send(self, frame: bytes) -> None:
+        """Send a whole frame. Closes after an error that says so; drops a client that does not read."""
+        if self._transport is None or self._closing:
+            return
+        self._transport.write(frame)
+        if frame[_TYPE_AT] == Server.ERROR and ERROR.unpack_from(frame, HEADER_BYTES)[0] in CLOSING_ERRORS:
+            self._closing = True
+            self._transport.close()
+        elif self._transport.get_write_buffer_size() > limits.WRITE_BUFFER_BYTES_MAX:
+            logger.warning("connection %d does not read its answers: dropped", self.number)
+            self._closing = True
+            self._transport.abort()
+
+    def refuse(self, code: ErrorCode, text: str) -> None:
+        """Send an error that answers no counted frame."""
+        self.send(error_frame(code, text))
+
+    def close(self) -> None:
+        """End the connection after what is queued has been sent."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def _pause_or_resume(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        share = 2 if self._paused else 1  # resume only at half, so as not to flap
+        wait = (
+            self._port.held
+            or len(self._pending) > limits.PENDING_FRAMES_MAX // share
+            or self._pending_bytes > limits.PENDING_BYTES_MAX // share
+        )
+        if wait and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        elif self._paused and not wait:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def released(self) -> None:
+        """The port is not held any more."""
+        if self._paused:
+            self._pause_or_resume()
+
+
+class ClientPort:
+    """All connections of one worker."""
+
+    def __init__(self, handler: ClientHandler, greeting: bytes) -> None:
+        self.handler = handler
+        self._greeting = greeting
+        self._connections: dict[int, Connection] = {}
+        self._numbers = 0
+        self._pending_frames = 0
+        self._pending_bytes = 0
+        self._held_by_owner = False
+        self._held_by_bytes = False
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing more is read from clients for now."""
+        return self._held_by_owner or self._held_by_bytes
+
+    @property
+    def quiet(self) -> bool:
+        """Whether every frame that arrived is answered."""
+        return self._pending_frames == 0
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    def protocol(self) -> Connection:
+        """Protocol factory of the listening socket."""
+        self._numbers += 1
+        return Connection(self, self._numbers)
+
+    def find(self, number: int) -> Connection | None:
+        return self._connections.get(number)
+
+    def broadcast(self, frame: bytes, *, greeted_only: bool) -> None:
+        for connection in list(self._connections.values()):
+            if connection.greeted or not greeted_only:
+                connection.send(frame)
+
+    def hold(self, held: bool) -> None:
+        """Stop, or go on, reading from all clients."""
+        self._held_by_owner = held
+        self._release()
+
+    def close_connections(self) -> None:
+        for connection in list(self._connections.values()):
+            connection.close()
+
+    def opened(self, connection: Connection) -> None:
+        self._connections[connection.number] = connection
+        connection.send(self._greeting)
+        if len(self._connections) > limits.CONNECTIONS_MAX:
+            connection.refuse(ErrorCode.NOT_NOW, f"this worker has {limits.CONNECTIONS_MAX} connections already")
+            connection.close()
+
+    def lost(self, connection: Connection, pending_bytes: int, pending_frames: int) -> None:
+        self.count(-pending_frames, -pending_bytes)
+        self._connections.pop(connection.number, None)
+        self.handler.client_lost(connection)
+
+    def count(self, frames: int, size: int) -> None:
+        self._pending_frames += frames
+        self._pending_bytes += size
+        if self._held_by_bytes:
+            if self._pending_bytes < limits.QUEUED_BYTES_MAX // 2:
+                self._held_by_bytes = False
+                self._release()
+        elif self._pending_bytes > limits.QUEUED_BYTES_MAX:
+            self._held_by_bytes = True
+
+    def _release(self) -> None:
+        if not self.held:
+            for connection in self._connections.values():
+                connection.released()

@@ -1,0 +1,135 @@
+"""What a service is told at its start: checked once here, then passed on unchanged as JSON to every process."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from kvstore import limits
+
+PORT_DEFAULT: Final = 7717
+HTTP_PORT_DEFAULT: Final = 7718
+FORMAT_VERSION: Final = 1
+"""Of the data directory; raised by every change that an older release cannot read."""
+
+_EPOCH_MS_MIN: Final = 10
+_EPOCH_MS_MAX: Final = 3_600_000
+_SLOTS_MIN: Final = 1_024
+_SLOTS_MAX: Final = 1 << 28
+
+
+class ConfigError(ValueError):
+    """An option has a value that cannot be served. The text names the option and what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Options of `zetakv serve`. Ports of 0 are chosen by the system. Raises ConfigError."""
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = PORT_DEFAULT
+    http_port: int | None = HTTP_PORT_DEFAULT
+    """None: no HTTP gateway."""
+    http_key: Path | None = None
+    """The gateway's client key; None: the admin key that the monitor made."""
+    workers: int = 1
+    epoch_ms: int = 1_000
+    verified: bool = True
+    """False: the baseline without a monitor."""
+    open: bool = False
+    """Clients need no key of their own."""
+    monitor: str | None = None
+    """Address of a running monitor, `unix:PATH` or `tcp:HOST:PORT`; None: a child of this service."""
+    slots: int = 32_768
+    """Verified cache of each verifier thread, in records."""
+    hot_records_max: int = 262_144
+    """Records of each worker that stay in Blum over a cut."""
+    key_bytes_max: int = 4_096
+    value_bytes_max: int = limits.MIB
+    map_bytes_start: int = 256 * limits.MIB
+    """LMDB's map at first; it doubles when full."""
+
+    def __post_init__(self) -> None:
+        _check("--workers", self.workers in {1 << bit for bit in range(7)}, "a power of two, at most 64")
+        _check("--epoch-ms", _EPOCH_MS_MIN <= self.epoch_ms <= _EPOCH_MS_MAX, f"{_EPOCH_MS_MIN} to {_EPOCH_MS_MAX}")
+        _check("--slots", _SLOTS_MIN <= self.slots <= _SLOTS_MAX, f"{_SLOTS_MIN} to {_SLOTS_MAX}")
+        _check("--hot-records", 0 <= self.hot_records_max <= _SLOTS_MAX, f"0 to {_SLOTS_MAX}")
+        _check("--port", 0 <= self.port < 1 << 16, "0 to 65535")
+        _check("--http-port", self.http_port is None or 0 <= self.http_port < 1 << 16, "0 to 65535")
+        _check("--key-bytes", 1 <= self.key_bytes_max <= limits.KEY_BYTES_MAX, f"1 to {limits.KEY_BYTES_MAX}")
+        _check("--value-bytes", 1 <= self.value_bytes_max <= limits.VALUE_BYTES_MAX, f"1 to {limits.VALUE_BYTES_MAX}")
+        _check("--monitor", self.verified or self.monitor is None, "left out with --unverified")
+        if self.monitor is not None:
+            parse_address(self.monitor)
+
+    @property
+    def store_path(self) -> Path:
+        return self.data / "store.mdb-dir"
+
+    @property
+    def monitor_state_path(self) -> Path:
+        return self.data / "monitor"
+
+    @property
+    def admin_key_path(self) -> Path:
+        return self.monitor_state_path / "admin.key"
+
+    @property
+    def http_token_path(self) -> Path:
+        return self.data / "http.token"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildConfig:
+    """What every child process gets as its one argument: who it is, and where it finds the others."""
+
+    serve: ServeConfig
+    runtime: Path
+    """The private directory of this service's Unix sockets."""
+    index: int = 0
+    """Of a worker."""
+    listen_descriptor: int = -1
+    """The inherited listening socket of a worker or of the gateway; -1: none."""
+    address: str = ""
+    """The service's address, for the gateway."""
+
+    @property
+    def control_socket(self) -> Path:
+        return self.runtime / "control.sock"
+
+    @property
+    def checkpoint_socket(self) -> Path:
+        return self.runtime / "checkpoint.sock"
+
+    def peer_socket(self, index: int) -> Path:
+        return self.runtime / f"worker-{index}.sock"
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        fields: dict[str, Any] = json.loads(text)
+        serve: dict[str, Any] = fields.pop("serve")
+        for name in ("data", "http_key"):
+            serve[name] = None if serve[name] is None else Path(serve[name])
+        fields["runtime"] = Path(fields["runtime"])
+        return cls(serve=ServeConfig(**serve), **fields)
+
+
+def parse_address(address: str) -> Path | tuple[str, int]:
+    """`unix:PATH` -> Path, `tcp:HOST:PORT` -> (host, port). Raises ConfigError."""
+    scheme, _, rest = address.partition(":")
+    if scheme == "unix" and rest:
+        return Path(rest)
+    host, _, port = rest.rpartition(":")
+    if scheme == "tcp" and host and port.isdecimal():
+        return host.strip("[]"), int(port)
+    raise ConfigError(f"a monitor's address is unix:PATH or tcp:HOST:PORT, not {address!r}")
+
+
+def _check(option: str, allowed: bool, what: str) -> None:
+    if not allowed:
+        raise ConfigError(f"{option} must be {what}")

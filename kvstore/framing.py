@@ -1,0 +1,113 @@
+"""Frames of `length: u32, type: u8, body`, the one framing of every byte stream of the host (protocol sections 6 and 8).
+
+`FrameParser` is sans-IO: bytes in, whole frames out, never more memory than one frame of the allowed length and one
+chunk of input. `FrameProtocol` is its thin asyncio shell. What a frame means is not known here.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Final
+
+HEADER_BYTES: Final = 5
+_LENGTH_BYTES: Final = 4
+
+# Between the processes of one service a frame may be a whole checkpoint: the only bound is that its length is a u32.
+INTERNAL_FRAME_BYTES_MAX: Final = 2**32 - 1
+
+
+class BadFrameError(ValueError):
+    """The peer sent bytes that cannot be a frame; nothing after them can be understood."""
+
+
+class FrameTooLongError(BadFrameError):
+    """The peer announced a frame longer than is allowed on this connection."""
+
+
+def pack_frame(kind: int, *parts: bytes) -> bytes:
+    """One frame of type `kind`, whose body is the parts one after the other."""
+    length = 1 + sum(map(len, parts))
+    return b"".join((length.to_bytes(_LENGTH_BYTES, "little"), bytes((kind,)), *parts))
+
+
+class FrameParser:
+    """Cuts a byte stream into (type, body). After an error it must not be fed again."""
+
+    def __init__(self, frame_bytes_max: int) -> None:
+        self._frame_bytes_max = frame_bytes_max
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """The frames that `data` completes. Frames before a bad one are given before BadFrameError is raised."""
+        if self._rest:
+            self._rest += data
+            yield from self._cut(self._rest)
+        else:
+            yield from self._cut(data)
+
+    def _cut(self, source: bytes | bytearray) -> Iterator[tuple[int, bytes]]:
+        at, end = 0, len(source)
+        while end - at >= _LENGTH_BYTES:
+            length = int.from_bytes(source[at : at + _LENGTH_BYTES], "little")
+            if length == 0:
+                raise BadFrameError("a frame of length 0 has no type")
+            if length > self._frame_bytes_max:
+                raise FrameTooLongError(f"a frame of {length} bytes, where at most {self._frame_bytes_max} are allowed")
+            stop = at + _LENGTH_BYTES + length
+            if stop > end:
+                break
+            with memoryview(source) as view:
+                frame = (view[at + _LENGTH_BYTES], bytes(view[at + HEADER_BYTES : stop]))
+            at = stop
+            yield frame
+        if source is self._rest:
+            del self._rest[:at]
+        else:
+            self._rest += source[at:]
+
+
+class FrameProtocol(asyncio.Protocol):
+    """One connection between two processes of the host, or to the monitor.
+
+    `on_frame` gets every frame, in order; `on_lost` is called once, with the reason if there is one. Bytes that are
+    not a frame end the connection with the BadFrameError as the reason.
+    """
+
+    def __init__(
+        self,
+        on_frame: Callable[["FrameProtocol", int, bytes], None],
+        on_lost: Callable[["FrameProtocol", Exception | None], None],
+        frame_bytes_max: int = INTERNAL_FRAME_BYTES_MAX,
+    ) -> None:
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._parser = FrameParser(frame_bytes_max)
+        self._transport: asyncio.Transport | None = None
+        self._broken: BadFrameError | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._broken is not None:
+            return
+        try:
+            for kind, body in self._parser.feed(data):
+                self._on_frame(self, kind, body)
+        except BadFrameError as error:
+            self._broken = error
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._on_lost(self, self._broken or exc)
+
+    def send(self, kind: int, *parts: bytes) -> None:
+        """Queue one frame. On a lost connection this does nothing: `on_lost` has told."""
+        if self._transport is not None:
+            self._transport.write(pack_frame(kind, *parts))
+
+    def close(self) -> None:
+        """End the connection after what is queued has been sent."""
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,58 @@
+"""Every limit of the host, with its reason. Those of the protocol itself are in protocol section 9."""
+
+from typing import Final
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+
+# --- protocol (section 9) ---
+FRAME_BYTES_MAX: Final = 16 * MIB + 64 * KIB
+"""The largest value fits with its request."""
+KEY_BYTES_MAX: Final = 65_535
+"""A key's length is a u16."""
+VALUE_BYTES_MAX: Final = 16 * MIB
+"""A value must fit into one frame."""
+THREADS_MAX: Final = 64
+"""The number of partitions of the tree."""
+MONITOR_MESSAGE_BYTES_MAX: Final = 16 * MIB + 64 * KIB
+"""A message of the monitor: outputs hold at most the receipts of one log message, a sealed state is far smaller."""
+SESSIONS_MAX: Final = 4_096
+"""Sessions that a monitor keeps alive."""
+
+# --- client connections of one worker ---
+CONNECTIONS_MAX: Final = 10_000
+"""Keeps file descriptors for peers and the store; a service that needs more connections has more workers."""
+PENDING_FRAMES_MAX: Final = 1_024
+"""Unanswered frames of one connection before it is no longer read: deep enough for any pipeline."""
+PENDING_BYTES_MAX: Final = 32 * MIB
+"""Unanswered bytes of one connection before it is no longer read: two of the largest frames."""
+QUEUED_BYTES_MAX: Final = 256 * MIB
+"""Unanswered bytes of all connections before those that send more are no longer read: memory of one worker."""
+WRITE_BUFFER_BYTES_MAX: Final = 64 * MIB
+"""A client that lets this much pile up does not read: it is dropped, so that it costs no one else memory."""
+CERTIFICATES_AT_ONCE_MAX: Final = 1_000
+"""Certificates in one answer: 170 KB of frames, so that a catch-up does not stop the others."""
+KEYS_AT_ONCE_MAX: Final = 4_096
+"""Keys in one listing: with keys of the default length they fit into one frame."""
+KEYS_SCANNED_AT_ONCE: Final = 256
+"""Rows looked at for a listing before other clients have their turn."""
+
+# --- epochs ---
+DIRTY_BYTES_SOON: Final = 256 * MIB
+"""Changed rows in a worker's memory that ask for a cut before its time."""
+DIRTY_BYTES_MAX: Final = 1024 * MIB
+"""Changed rows in a worker's memory at which it reads no more requests until a checkpoint is durable."""
+
+# --- times, in seconds ---
+SESSION_IDLE_SECONDS: Final = 900.0
+"""How long a session without a connection may come back: longer than any reconnect of the SDK."""
+START_SECONDS: Final = 120.0
+"""A process that is not ready by then never will be; loading the hot set of a large store takes some seconds."""
+QUIET_SECONDS: Final = 5.0
+"""At a clean stop, how long answers to requests in flight are waited for."""
+LAST_CUT_SECONDS: Final = 60.0
+"""At a clean stop, how long the last checkpoint may take."""
+EXIT_SECONDS: Final = 5.0
+"""After being told to end, how long a process may take before it is killed."""
+VIOLATION_SECONDS: Final = 1.0
+"""How long the monitor's signed violation is waited for after a worker's engine has stopped."""

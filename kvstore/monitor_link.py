@@ -1,0 +1,70 @@
+"""A worker's log connection to its verifier thread (protocol section 8): one log out, its outputs back."""
+
+import asyncio
+import struct
+from pathlib import Path
+from typing import Final
+
+from kvstore import limits
+from kvstore.config import parse_address
+from kvstore.framing import FrameProtocol
+from kvstore.messages import Monitor
+
+PROTOCOL_VERSION: Final = 1
+
+_LOG_OPEN: Final = struct.Struct("<HH")
+
+
+class MonitorLostError(Exception):
+    """The connection to the monitor has ended, or the monitor sent what is no answer."""
+
+
+async def connect_monitor(address: str, protocol: FrameProtocol) -> None:
+    """Connect to a monitor at `unix:PATH` or `tcp:HOST:PORT`. Raises MonitorLostError."""
+    loop = asyncio.get_running_loop()
+    target = parse_address(address)
+    try:
+        if isinstance(target, Path):
+            await loop.create_unix_connection(lambda: protocol, str(target))
+        else:
+            await loop.create_connection(lambda: protocol, *target)
+    except OSError as error:
+        raise MonitorLostError(f"no monitor can be reached at {address}: {error.strerror or error}") from error
+
+
+class LogLink:
+    """One exchange at a time."""
+
+    def __init__(self) -> None:
+        self._protocol = FrameProtocol(self._received, self._lost, limits.MONITOR_MESSAGE_BYTES_MAX)
+        self._outputs: asyncio.Future[bytes] | None = None
+        self._gone: str | None = None
+
+    async def connect(self, address: str, thread: int) -> None:
+        await connect_monitor(address, self._protocol)
+        self._protocol.send(Monitor.LOG_OPEN, _LOG_OPEN.pack(PROTOCOL_VERSION, thread))
+
+    async def exchange(self, log: bytes) -> bytes:
+        """Send whole entries, return their outputs. Raises MonitorLostError."""
+        assert self._outputs is None, "one exchange at a time"
+        if self._gone is not None:
+            raise MonitorLostError(self._gone)
+        self._outputs = asyncio.get_running_loop().create_future()
+        self._protocol.send(Monitor.LOG, log)
+        try:
+            return await self._outputs
+        finally:
+            self._outputs = None
+
+    def _received(self, _: FrameProtocol, kind: int, body: bytes) -> None:
+        if kind != Monitor.OUTPUTS or self._outputs is None or self._outputs.done():
+            self._lost(_, MonitorLostError(f"message of type {kind:#04x} out of turn"))
+            self._protocol.close()
+        else:
+            self._outputs.set_result(body)
+
+    def _lost(self, _: FrameProtocol, error: Exception | None) -> None:
+        if self._gone is None:
+            self._gone = "the log connection to the monitor has ended" + ("" if error is None else f": {error}")
+        if self._outputs is not None and not self._outputs.done():
+            self._outputs.set_exception(MonitorLostError(self._gone))

@@ -1,0 +1,59 @@
+"""Links between the workers of one service: a request that reached the wrong worker is carried to the right one.
+
+Each worker listens on a Unix socket and connects to every other before clients are let in. The bytes of a forwarded
+frame are those that the client sent; the owner answers over the same link. A link ends only with a process, and then
+the service ends, so nothing is sent again.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from kvstore.framing import FrameProtocol
+from kvstore.messages import FORWARD, TOKEN, Peer
+
+OnRequest = Callable[["FrameProtocol", int, int, bytes], None]
+OnAnswer = Callable[[int, bytes], None]
+
+
+class Peers:
+    """`on_request(link, connection, frame type, body)` at the owner; `on_answer(connection, frame)` at the origin."""
+
+    def __init__(self, paths: list[Path], on_request: OnRequest, on_answer: OnAnswer) -> None:
+        self._paths = paths
+        self._on_request = on_request
+        self._on_answer = on_answer
+        self._links: dict[int, FrameProtocol] = {}
+
+    async def listen(self, index: int) -> None:
+        """Serve the peers of worker `index`, which is this one."""
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_server(lambda: FrameProtocol(self._received, _lost), str(self._paths[index]))
+
+    async def connect(self, own_index: int) -> None:
+        """Connect to all others. All of them must be listening."""
+        loop = asyncio.get_running_loop()
+        for index, path in enumerate(self._paths):
+            if index != own_index:
+                _, self._links[index] = await loop.create_unix_connection(
+                    lambda: FrameProtocol(self._received, _lost), str(path)
+                )
+
+    def forward(self, owner: int, connection: int, kind: int, body: bytes) -> None:
+        self._links[owner].send(Peer.REQUEST, FORWARD.pack(connection, kind), body)
+
+    @staticmethod
+    def answer(link: FrameProtocol, connection: int, frame: bytes) -> None:
+        link.send(Peer.ANSWER, TOKEN.pack(connection), frame)
+
+    def _received(self, link: FrameProtocol, kind: int, body: bytes) -> None:
+        if kind == Peer.REQUEST:
+            connection, frame_kind = FORWARD.unpack_from(body)
+            self._on_request(link, connection, frame_kind, body[FORWARD.size :])
+        else:
+            (connection,) = TOKEN.unpack_from(body)
+            self._on_answer(connection, body[TOKEN.size :])
+
+
+def _lost(_link: FrameProtocol, _error: Exception | None) -> None:
+    """The supervisor notices that a process is gone, and stops the others."""

@@ -1,0 +1,125 @@
+"""Violations as the host passes them on: the monitor's signed ones, and what the host itself finds in its store.
+
+Only the client can check the signature; here a violation is parsed in order to report it to the operator.
+"""
+
+import struct
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+VIOLATION_NAMES: Final = {
+    1: "malformed_log",
+    2: "slot_out_of_range",
+    3: "slot_occupied",
+    4: "slot_empty",
+    5: "root_is_permanent",
+    6: "key_not_allowed",
+    7: "parent_not_internal",
+    8: "not_an_ancestor",
+    9: "value_not_initial",
+    10: "hash_mismatch",
+    11: "side_in_blum",
+    12: "already_cached",
+    13: "side_not_descendant",
+    14: "child_cached",
+    15: "side_names_other",
+    16: "link_mismatch",
+    17: "not_added_by_blum",
+    18: "not_added_by_merkle",
+    19: "epoch_closed",
+    20: "epoch_in_future",
+    21: "epoch_not_closing",
+    22: "unknown_thread",
+    23: "clock_not_passed",
+    24: "timestamp_not_increasing",
+    25: "timestamp_epoch",
+    26: "clock_overflow",
+    27: "request_in_progress",
+    28: "epoch_already_closing",
+    29: "epoch_not_closing_yet",
+    30: "cache_not_empty",
+    31: "no_request",
+    32: "wrong_record",
+    33: "not_absent",
+    40: "epoch_mismatch",
+    41: "rollback",
+    42: "sealed_state_invalid",
+    43: "bad_host_message",
+}
+
+MISSING_ROW: Final = "missing_row"
+"""The store lacks, or garbles, a row that a proof needs. Found by the host, so it has no code and no signature."""
+
+# magic, instance, incarnation, code, thread, epoch, offset, key depth, key bits, signature
+_VIOLATION: Final = struct.Struct("<4s16s16sHHIQH32s64s")
+_MAGIC: Final = b"ZKV1"
+_NO_THREAD: Final = 65_535
+_LEAF_DEPTH: Final = 256
+
+
+class IntegrityViolationError(Exception):
+    """The monitor refuses to start from what this host offers. `name` is the violation's."""
+
+    def __init__(self, code: int, text: str) -> None:
+        self.name = violation_name(code)
+        super().__init__(f"{self.name}: {text}")
+
+
+def violation_name(code: int) -> str:
+    return VIOLATION_NAMES.get(code, f"violation_{code}")
+
+
+@dataclass(frozen=True)
+class Violation:
+    """What was violated and where; `signed` holds the monitor's own bytes (hex), or nothing if the host found it."""
+
+    code: int
+    name: str
+    text: str
+    thread: int | None = None
+    epoch: int | None = None
+    offset: int | None = None
+    """Bytes into the thread's verifier log."""
+    key: str | None = None
+    """Hex: of the monitor, `bits/depth` of the base key; of the host, the store key."""
+    key_hash: str | None = None
+    """Hex of the application key's hash, where the record is a leaf."""
+    signed: str = ""
+
+    @classmethod
+    def from_monitor(cls, body: bytes) -> "Violation":
+        """Parse a violation message. Raises ValueError if it is none."""
+        if len(body) != _VIOLATION.size or not body.startswith(_MAGIC):
+            raise ValueError("not a violation")
+        _, _, _, code, thread, epoch, offset, depth, bits, _ = _VIOLATION.unpack(body)
+        name = violation_name(code)
+        return cls(
+            code=code,
+            name=name,
+            text=f"the monitor has found {name} and certifies nothing any more",
+            thread=None if thread == _NO_THREAD else thread,
+            epoch=epoch,
+            offset=offset,
+            key=f"{bits[: (depth + 7) // 8].hex()}/{depth}" if depth else None,
+            key_hash=bits.hex() if depth == _LEAF_DEPTH else None,
+            signed=body.hex(),
+        )
+
+    @classmethod
+    def missing_row(cls, thread: int, text: str, store_key: bytes | None) -> "Violation":
+        """What a worker's engine could not go on without."""
+        return cls(
+            code=0, name=MISSING_ROW, text=text, thread=thread, key=None if store_key is None else store_key.hex()
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def summary(self) -> str:
+        """One line for people."""
+        where = [
+            f"{label} {value}"
+            for label, value in (("thread", self.thread), ("epoch", self.epoch), ("offset", self.offset), ("key", self.key))
+            if value is not None
+        ]
+        return f"{self.name}: {self.text}" + (f" ({', '.join(where)})" if where else "")
