@@ -71,6 +71,8 @@ class Control:
         assert self._handler is not None
         try:
             self._handler(kind, body)
+        except StorageError as error:
+            self.fatal(str(error))
         except Exception as error:
             # A fault of this program. The supervisor stops the service with a clear error rather than a hang.
             logger.exception("unexpected fault")

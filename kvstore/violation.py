@@ -58,11 +58,11 @@ _LEAF_DEPTH: Final = 256
 
 
 class IntegrityViolationError(Exception):
-    """The monitor refuses to start from what this host offers. `name` is the violation's."""
+    """The service cannot start from what its store holds. `name` is the violation's."""
 
-    def __init__(self, code: int, text: str) -> None:
-        self.name = violation_name(code)
-        super().__init__(f"{self.name}: {text}")
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        super().__init__(f"{name}: {text}")
 
 
 def violation_name(code: int) -> str:
@@ -117,9 +117,13 @@ class Violation:
 
     def summary(self) -> str:
         """One line for people."""
+        return f"{self.name}: {self.details()}"
+
+    def details(self) -> str:
+        """What and where, without the name."""
         where = [
             f"{label} {value}"
             for label, value in (("thread", self.thread), ("epoch", self.epoch), ("offset", self.offset), ("key", self.key))
             if value is not None
         ]
-        return f"{self.name}: {self.text}" + (f" ({', '.join(where)})" if where else "")
+        return self.text + (f" ({', '.join(where)})" if where else "")

@@ -1,0 +1,265 @@
+"""A running service, as its supervisor sees it: the open epoch, the violation if there is one, answers to clients.
+
+It proves nothing and reads no record. Once there is a violation, no epoch is cut any more, and the service only
+reports; a violation is for ever.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from kvstore import limits
+from kvstore.children import Child
+from kvstore.config import ServeConfig
+from kvstore.epochs import Acknowledge, Action, Cut, Epochs, Finish, OutOfTurnError, Phase, Store
+from kvstore.framing import pack_frame
+from kvstore.messages import CUT, EPOCH, SESSION, STORE, TOKEN, Client, FromChild, Json, Server, ToChild
+from kvstore.monitor_control import MonitorControl, Started
+from kvstore.sessions import Sessions
+from kvstore.violation import Violation
+
+logger = logging.getLogger(__name__)
+
+_STATS_SECONDS: Final = 2.0
+
+
+class ServiceEvents(Protocol):
+    """What a service tells its supervisor."""
+
+    def service_fault(self, text: str) -> None:
+        """The service cannot go on, for a reason that is no violation."""
+
+    def service_violated(self, violation: Violation) -> None: ...
+    def service_quiet(self) -> None:
+        """Every worker has answered what was in flight."""
+
+
+class Service:
+    """Reacts to the messages of workers, checkpointer and monitor. `workers` and `checkpointer` are started already."""
+
+    def __init__(
+        self, config: ServeConfig, checkpointer: Child, workers: Sequence[Child], events: ServiceEvents
+    ) -> None:
+        self.violation: Violation | None = None
+        self._config = config
+        self._checkpointer = checkpointer
+        self._workers = workers
+        self._events = events
+        self._monitor: MonitorControl | None = None
+        self._started: Started | None = None
+        self._epochs = Epochs(open_epoch=1, workers=config.workers, verified=config.verified, certificate=b"")
+        self._sessions = Sessions()
+        self._progress = asyncio.Event()
+        self._urgent = False
+        self._stopping = False
+        self._quiet: set[str] = set()
+        self._stats: dict[tuple[str, int], asyncio.Future[Json]] = {}
+        self._tokens = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- life ---
+
+    def begin(self, first_epoch: int, monitor: MonitorControl | None, started: Started | None) -> Json:
+        """The monitor has started, if there is one. Returns what the workers need to know of it."""
+        config = self._config
+        self._monitor, self._started = monitor, started
+        certificate = b"" if started is None else started.certificate
+        self._epochs = Epochs(
+            open_epoch=first_epoch, workers=config.workers, verified=config.verified, certificate=certificate
+        )
+        return {"epoch": first_epoch, "certificate": certificate.hex()}
+
+    async def run_epochs(self) -> None:
+        """Cut the epoch every `epoch_ms`, if something waits for it. Runs until cancelled."""
+        interval = self._config.epoch_ms / 1_000
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due = max(due + interval, loop.time())
+            await asyncio.sleep(due - loop.time())
+            self._give_up_sessions()
+            if self._epochs.cut_is_due:
+                self._cut()
+
+    def quiesce(self) -> None:
+        """Let no one in any more; `service_quiet` follows."""
+        for child in self._workers:
+            child.send(ToChild.QUIESCE)
+
+    async def last_cut(self) -> None:
+        """Finish the cut that is on its way, then make the one of a clean stop; nothing to do if nothing changed."""
+        self._stopping = True
+        await self._until(lambda: self._epochs.phase is Phase.OPEN)
+        if self.violation is None and self._epochs.changed_since_start:
+            epoch = self._epochs.open_epoch
+            self._act(self._epochs.cut(all_to_merkle=True))
+            await self._until(lambda: self._epochs.open_epoch > epoch)
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        while not reached() and self.violation is None:
+            self._progress.clear()
+            await self._progress.wait()
+
+    # --- epochs ---
+
+    def _cut(self) -> None:
+        if self.violation is None and not self._stopping and self._epochs.phase is Phase.OPEN:
+            self._act(self._epochs.cut())
+
+    def _step(self, step: Callable[[], list[Action]]) -> None:
+        if self.violation is not None:
+            return
+        try:
+            self._act(step())
+        except OutOfTurnError as error:
+            self._events.service_fault(f"unexpected fault: {error}")
+
+    def _act(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Cut(epoch, all_to_merkle):
+                    for child in self._workers:
+                        child.send(ToChild.CUT, CUT.pack(epoch, all_to_merkle))
+                case Store(epoch, sealed, former):
+                    self._checkpointer.send(ToChild.STORE, STORE.pack(epoch, len(former)), former, sealed)
+                case Acknowledge(epoch):
+                    assert self._monitor is not None, "only a verified service waits for a certificate"
+                    self._monitor.durable(epoch)
+                case Finish(epoch, certificate):
+                    self._finish(epoch, certificate)
+
+    def _finish(self, epoch: int, certificate: bytes) -> None:
+        for child in self._workers:
+            child.send(ToChild.DURABLE, EPOCH.pack(epoch))
+            if certificate:
+                child.send(ToChild.CERTIFICATE, EPOCH.pack(epoch), certificate)
+        self._progress.set()
+        if self._urgent:
+            self._urgent = False
+            self._cut()
+
+    # --- the monitor (MonitorEvents) ---
+
+    def monitor_sealed(self, epoch: int, state: bytes) -> None:
+        self._step(lambda: self._epochs.sealed(epoch, state))
+
+    def monitor_certified(self, epoch: int, certificate: bytes) -> None:
+        self._step(lambda: self._epochs.certified(epoch, certificate))
+
+    def monitor_changed(self) -> None:
+        self._epochs.active(self._epochs.open_epoch + 1)
+
+    def monitor_session(self, session: int) -> None:
+        self._sessions.found(session)
+        self._give_up_sessions()
+
+    def monitor_failed(self, violation: Violation) -> None:
+        self._violated(violation)
+
+    def monitor_lost(self, text: str) -> None:
+        if self.violation is None:
+            self._events.service_fault(text)
+
+    def _violated(self, violation: Violation) -> None:
+        if self.violation is not None:
+            return
+        self.violation = violation
+        logger.critical("INTEGRITY VIOLATION %s", violation.summary())
+        for child in self._workers:
+            child.send_json(ToChild.VIOLATION, violation.to_json())
+        self._progress.set()
+        self._events.service_violated(violation)
+
+    # --- children ---
+
+    def child_message(self, child: Child, kind: int, body: bytes) -> None:
+        match kind:
+            case FromChild.CLIENT:
+                self._client(child, body[: TOKEN.size], body[TOKEN.size], body[TOKEN.size + 1 :])
+            case FromChild.ACTIVE:
+                self._epochs.active(EPOCH.unpack(body)[0])
+            case FromChild.URGENT:
+                self._epochs.active(EPOCH.unpack(body)[0])
+                self._urgent = self._epochs.phase is not Phase.OPEN
+                self._cut()
+            case FromChild.HANDED_OVER:
+                (epoch,) = EPOCH.unpack(body)
+                self._step(lambda: self._epochs.handed_over(self._workers.index(child), epoch))
+            case FromChild.STORED:
+                self._step(lambda: self._epochs.stored(EPOCH.unpack(body)[0]))
+            case FromChild.STOPPED:
+                # The monitor's own finding, signed and with its place, says more: give it a moment to arrive.
+                found = Violation(**json.loads(body))
+                asyncio.get_running_loop().call_later(limits.VIOLATION_SECONDS, self._violated, found)
+            case FromChild.STATS:
+                waiting = self._stats.pop((child.name, TOKEN.unpack_from(body)[0]), None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(json.loads(body[TOKEN.size :]))
+            case FromChild.QUIET:
+                self._quiet.add(child.name)
+                if len(self._quiet) == len(self._workers):
+                    self._events.service_quiet()
+            case FromChild.SESSION_FOUND:
+                self._sessions.found(SESSION.unpack(body)[0])
+            case FromChild.SESSION_LOST:
+                self._sessions.lost(SESSION.unpack(body)[0], asyncio.get_running_loop().time())
+
+    def _client(self, child: Child, token: bytes, kind: int, body: bytes) -> None:
+        def answer(frame: bytes) -> None:
+            child.send(ToChild.ANSWER, token, frame)
+
+        if kind == Client.STATUS:
+            task = asyncio.get_running_loop().create_task(self._answer_status(answer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            assert self._monitor is not None, "an unverified worker passes on no hello and no admin request"
+            ask = self._monitor.hello if kind == Client.HELLO else self._monitor.admin
+            ask(body, answer)
+
+    def _give_up_sessions(self) -> None:
+        for session in self._sessions.give_up(asyncio.get_running_loop().time()):
+            if self._monitor is not None:
+                self._monitor.close_session(session)
+
+    # --- status ---
+
+    async def _answer_status(self, answer: Callable[[bytes], None]) -> None:
+        answer(pack_frame(Server.STATUS, json.dumps(await self.status()).encode()))
+
+    async def status(self) -> Json:
+        """What `zetakv status` shows. Nothing in it is proved."""
+        config, started, epochs = self._config, self._started, self._epochs
+        return {
+            "state": "ok" if self.violation is None else "failed",
+            "violation": None if self.violation is None else self.violation.to_json(),
+            "epoch": epochs.open_epoch,
+            "epoch_phase": epochs.phase.value,
+            "certified_epoch": epochs.certified_epoch if config.verified else None,
+            "durable_epoch": epochs.certified_epoch,
+            "epoch_ms": config.epoch_ms,
+            "unverified": not config.verified,
+            "open": config.open if started is None else started.open,
+            "fingerprint": None if started is None else started.fingerprint,
+            "instance": None if started is None else started.instance.hex(),
+            "incarnation": None if started is None else started.incarnation.hex(),
+            "sessions": len(self._sessions),
+            "workers": await self._worker_stats(),
+        }
+
+    async def _worker_stats(self) -> list[Json]:
+        self._tokens = (self._tokens + 1) % 2**32
+        waiting = []
+        for child in self._workers:
+            future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+            self._stats[(child.name, self._tokens)] = future
+            child.send(ToChild.STATS, TOKEN.pack(self._tokens))
+            waiting.append(future)
+        done, _ = await asyncio.wait(waiting, timeout=_STATS_SECONDS)
+        return [future.result() if future in done else {"worker": i} for i, future in enumerate(waiting)]

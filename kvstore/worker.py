@@ -1,0 +1,399 @@
+"""A worker process (`python -m kvstore.worker CONFIG`): clients and peers on one side, engine and store on the other.
+
+It owns the partition of keys whose hash starts with its index, so no two workers share a row. Requests of its thread
+go to its engine, others to their owner; hellos, admin requests and status go to the supervisor. It checks nothing that
+the monitor checks: it only keeps one client's bytes from harming another.
+"""
+
+import asyncio
+import json
+import logging
+import socket
+import struct
+from collections.abc import Coroutine
+from typing import Final
+
+from kvstore import limits
+from kvstore._prover import FrameError, PlainEngine, Prover
+from kvstore.archive import Archive
+from kvstore.child import Control, run_child
+from kvstore.client_port import ClientPort, Connection, error_frame, greeting_frame
+from kvstore.config import ChildConfig
+from kvstore.framing import HEADER_BYTES, FrameProtocol, pack_frame
+from kvstore.messages import (
+    CUT,
+    EPOCH,
+    ROWS,
+    SESSION,
+    TOKEN,
+    Client,
+    ErrorCode,
+    FromChild,
+    GreetingFlag,
+    Json,
+    Rows,
+    Server,
+    ToChild,
+)
+from kvstore.monitor_link import LogLink, MonitorLostError
+from kvstore.peers import Peers
+from kvstore.rounds import Engine, EngineStoppedError, Rounds
+from kvstore.storage import LmdbReader
+from kvstore.violation import Violation
+
+logger = logging.getLogger(__name__)
+
+_THREAD_AT_IN_REQUEST: Final = 16  # after the request's length, session and generation
+_THREAD_AT_IN_RESUME: Final = 12
+_SESSION_AT_IN_HELLO: Final = 40
+_CERTIFICATES: Final = struct.Struct("<IH")
+_KEYS: Final = struct.Struct("<32sI")
+_OWN: Final = 0
+_QUIET_POLL_SECONDS: Final = 0.005
+
+_SUPERVISOR_FRAMES: Final = frozenset({Client.HELLO, Client.ADMIN, Client.STATUS})
+_VERIFIED_FRAMES: Final = frozenset({Client.HELLO, Client.RESUME, Client.ADMIN, Client.CERTIFICATES})
+_PROVED_FRAMES: Final = frozenset({Client.HELLO, Client.REQUEST, Client.RESUME, Client.ADMIN})
+
+
+class Worker:
+    """One partition. Every method runs in the event loop."""
+
+    def __init__(self, config: ChildConfig, control: Control) -> None:
+        serve = config.serve
+        self._config = config
+        self._control = control
+        self._store = LmdbReader(serve.store_path)
+        self._archive = Archive(self._store)
+        self._monitor = LogLink()
+        flags = (0 if serve.verified else GreetingFlag.UNVERIFIED) | (GreetingFlag.OPEN if serve.open else 0)
+        greeting = greeting_frame(
+            flags=flags,
+            worker=config.index,
+            workers=serve.workers,
+            key_bytes_max=serve.key_bytes_max,
+            value_bytes_max=serve.value_bytes_max,
+        )
+        self._port = ClientPort(self, greeting)
+        self._peers = Peers(
+            [config.peer_socket(index) for index in range(serve.workers)], self._peer_request, self._peer_answer
+        )
+        self._peer_links: dict[FrameProtocol, int] = {}
+        self._links_by_number: dict[int, FrameProtocol] = {}
+        self._asked: dict[int, tuple[int, int]] = {}
+        self._tokens = 0
+        self._failed: Violation | None = None
+        self._accepting = True
+        self._active_reported = 0
+        self._urgent_reported = 0
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Set by `begin`.
+        self._open_epoch = 0
+        self._engine: Engine
+        self._rounds: Rounds
+        self._checkpointer: FrameProtocol
+
+    # --- start and stop ---
+
+    async def begin(self, begin: Json) -> None:
+        """Load the hot set and run the engine's first rounds. Raises EngineStoppedError, MonitorLostError, OSError."""
+        config, serve = self._config, self._config.serve
+        self._open_epoch = begin["epoch"]
+        if certificate := bytes.fromhex(begin["certificate"]):
+            self._archive.set_newest(self._open_epoch - 1, certificate)
+        if serve.verified:
+            await self._monitor.connect(begin["monitor"], config.index)
+            prover = Prover(
+                thread=config.index,
+                threads=serve.workers,
+                previous_threads=begin["previous_threads"],
+                epoch=self._open_epoch,
+                fresh=begin["fresh"],
+                slots=serve.slots,
+                hot_records_max=serve.hot_records_max,
+                key_bytes_max=serve.key_bytes_max,
+                value_bytes_max=serve.value_bytes_max,
+                response_bytes_max=limits.FRAME_BYTES_MAX,
+            )
+            prover.load_hot(list(self._store.scan(*prover.hot_range())))
+            self._engine = prover
+        else:
+            self._engine = PlainEngine(
+                thread=config.index,
+                threads=serve.workers,
+                epoch=self._open_epoch,
+                key_bytes_max=serve.key_bytes_max,
+                value_bytes_max=serve.value_bytes_max,
+                response_bytes_max=limits.FRAME_BYTES_MAX,
+            )
+        loop = asyncio.get_running_loop()
+        _, self._checkpointer = await loop.create_unix_connection(
+            lambda: FrameProtocol(lambda *_: None, lambda *_: None), str(config.checkpoint_socket)
+        )
+        self._rounds = Rounds(
+            self._engine, self._store, self._monitor.exchange, self._deliver, self._after_round, self._handed_over
+        )
+        await self._rounds.start()
+        await self._peers.listen(config.index)
+
+    async def serve(self) -> None:
+        """Let clients in. All peers must be listening."""
+        await self._peers.connect(self._config.index)
+        self._spawn(self._run_rounds())
+        self._rounds.wake()
+        listener = socket.socket(fileno=self._config.listen_descriptor)
+        self._server = await asyncio.get_running_loop().create_server(self._port.protocol, sock=listener)
+        self._control.send_json(FromChild.READY, {"serving": True})
+
+    async def quiesce(self) -> None:
+        """Let no one in any more, and report when every frame that arrived is answered."""
+        self._accepting = False
+        if self._server is not None:
+            self._server.close()
+        while not self._port.quiet:
+            await asyncio.sleep(_QUIET_POLL_SECONDS)
+        self._control.send(FromChild.QUIET)
+
+    async def _run_rounds(self) -> None:
+        try:
+            await self._rounds.run()
+        except EngineStoppedError as error:
+            violation = Violation.missing_row(self._config.index, str(error), error.store_key)
+            self._control.send_json(FromChild.STOPPED, violation.to_json())
+        except MonitorLostError as error:
+            # Either the monitor has failed, and tells the supervisor why, or it is gone, and the supervisor sees it.
+            logger.error("%s", error)
+        except Exception as error:
+            logger.exception("unexpected fault")
+            self._control.fatal(f"worker {self._config.index}: unexpected fault: {error!r}")
+
+    # --- the supervisor ---
+
+    def control_message(self, kind: int, body: bytes) -> None:
+        match kind:
+            case ToChild.BEGIN:
+                self._spawn(self._begin_and_report(json.loads(body)))
+            case ToChild.SERVE:
+                self._spawn(self.serve())
+            case ToChild.ANSWER:
+                self._supervisor_answer(TOKEN.unpack_from(body)[0], body[TOKEN.size :])
+            case ToChild.CUT:
+                _, all_to_merkle = CUT.unpack(body)
+                self._rounds.cut(all_to_merkle=bool(all_to_merkle))
+            case ToChild.DURABLE:
+                self._durable(EPOCH.unpack(body)[0])
+            case ToChild.CERTIFICATE:
+                self._archive.set_newest(EPOCH.unpack_from(body)[0], body[EPOCH.size :])
+                self._port.broadcast(pack_frame(Server.CERTIFICATE, body[EPOCH.size :]), greeted_only=True)
+            case ToChild.VIOLATION:
+                self._fail(Violation(**json.loads(body)))
+            case ToChild.STATS:
+                self._control.send(FromChild.STATS, body, json.dumps(self._stats()).encode())
+            case ToChild.QUIESCE:
+                self._spawn(self.quiesce())
+            case ToChild.END:
+                self._port.close_connections()
+                self._control.end()
+
+    async def _begin_and_report(self, begin: Json) -> None:
+        try:
+            await self.begin(begin)
+            self._control.send_json(FromChild.READY, {})
+        except EngineStoppedError as error:
+            violation = Violation.missing_row(self._config.index, str(error), error.store_key)
+            self._control.send_json(FromChild.STOPPED, violation.to_json())
+        except (MonitorLostError, OSError) as error:
+            self._control.fatal(f"worker {self._config.index}: {error}")
+
+    def _durable(self, epoch: int) -> None:
+        self._store.refresh()
+        self._engine.release_checkpoint()
+        if self._engine.dirty_bytes < limits.DIRTY_BYTES_MAX:
+            self._port.hold(False)
+        if not self._config.serve.verified:
+            self._port.broadcast(pack_frame(Server.CHECKPOINT, EPOCH.pack(epoch)), greeted_only=False)
+
+    def _fail(self, violation: Violation) -> None:
+        self._failed = violation
+        for frame in self._failure_frames(violation):
+            self._port.broadcast(frame, greeted_only=False)
+
+    @staticmethod
+    def _failure_frames(violation: Violation) -> list[bytes]:
+        error = error_frame(ErrorCode.MONITOR_FAILED, violation.summary())
+        return [pack_frame(Server.VIOLATION, bytes.fromhex(violation.signed)), error] if violation.signed else [error]
+
+    def _stats(self) -> Json:
+        return {
+            "worker": self._config.index,
+            "open_epoch": self._open_epoch,
+            "connections": self._port.connections,
+            "dirty_bytes": self._engine.dirty_bytes,
+            **self._engine.stats(),
+        }
+
+    # --- rounds ---
+
+    def _handed_over(self, epoch: int) -> None:
+        rows = self._engine.take_checkpoint()
+        self._checkpointer.send(Rows.CHECKPOINT, ROWS.pack(epoch, self._config.index), rows)
+        self._control.send(FromChild.HANDED_OVER, EPOCH.pack(epoch))
+        self._open_epoch = epoch + 1
+
+    def _after_round(self) -> None:
+        if self._rounds.cutting:
+            return
+        if self._engine.active and self._active_reported < self._open_epoch:
+            self._active_reported = self._open_epoch
+            self._control.send(FromChild.ACTIVE, EPOCH.pack(self._open_epoch))
+        dirty_bytes = self._engine.dirty_bytes
+        if dirty_bytes > limits.DIRTY_BYTES_SOON and self._urgent_reported < self._open_epoch:
+            self._urgent_reported = self._open_epoch
+            self._control.send(FromChild.URGENT, EPOCH.pack(self._open_epoch))
+        if dirty_bytes > limits.DIRTY_BYTES_MAX:
+            self._port.hold(True)
+
+    def _deliver(self, origin: int, frame: bytes) -> None:
+        link_number, connection = divmod(origin, 1 << 32)
+        if link_number == _OWN:
+            self._answer(connection, frame)
+        elif (link := self._links_by_number.get(link_number)) is not None:
+            Peers.answer(link, connection, frame)
+
+    # --- clients ---
+
+    def client_frame(self, connection: Connection, kind: int, body: bytes) -> None:
+        serve = self._config.serve
+        if not serve.verified and kind in _VERIFIED_FRAMES:
+            connection.refuse(ErrorCode.NOT_UNVERIFIED, "this server is unverified: no sessions and no certificates")
+        elif kind in _PROVED_FRAMES and self._failed is not None:
+            for frame in self._failure_frames(self._failed):
+                connection.send(frame)
+        elif kind in _PROVED_FRAMES and not self._accepting:
+            connection.refuse(ErrorCode.NOT_NOW, "the service is stopping")
+        elif kind in _SUPERVISOR_FRAMES:
+            self._tokens = (self._tokens + 1) % 2**32
+            self._asked[self._tokens] = (connection.number, kind)
+            connection.expect_answer(len(body))
+            self._control.send(FromChild.CLIENT, TOKEN.pack(self._tokens), bytes((kind,)), body)
+        elif kind == Client.REQUEST or kind == Client.RESUME:
+            self._route(connection, kind, body)
+        elif kind == Client.CERTIFICATES and len(body) == _CERTIFICATES.size:
+            for frame in self._archive.certificate_frames(*_CERTIFICATES.unpack(body)):
+                connection.send(frame)
+        elif kind == Client.KEYS and len(body) == _KEYS.size:
+            after, at_most = _KEYS.unpack(body)
+            if 0 < at_most <= limits.KEYS_AT_ONCE_MAX:
+                connection.expect_answer(len(body))
+                self._spawn(self._list_keys(connection.number, after, at_most))
+            else:
+                text = f"a listing asks for 1 to {limits.KEYS_AT_ONCE_MAX} keys"
+                connection.refuse(ErrorCode.NOT_ACCEPTABLE, text)
+        elif kind in Client.__members__.values():
+            connection.refuse(ErrorCode.MALFORMED, "the frame's body has the wrong length")
+        else:
+            connection.refuse(ErrorCode.UNKNOWN_TYPE, f"no frame of type {kind:#04x} is known")
+
+    def client_lost(self, connection: Connection) -> None:
+        for session in connection.sessions:
+            self._control.send(FromChild.SESSION_LOST, SESSION.pack(session))
+
+    def _route(self, connection: Connection, kind: int, body: bytes) -> None:
+        at = _THREAD_AT_IN_REQUEST if kind == Client.REQUEST else _THREAD_AT_IN_RESUME
+        if len(body) < at + 2:
+            connection.refuse(ErrorCode.MALFORMED, "the frame is too short to name its thread")
+            return
+        owner = int.from_bytes(body[at : at + 2], "little")
+        if owner == self._config.index:
+            connection.expect_answer(len(body))
+            self._submit(connection.number, kind, body)
+        elif owner < self._config.serve.workers:
+            connection.expect_answer(len(body))
+            self._peers.forward(owner, connection.number, kind, body)
+        else:
+            connection.refuse(ErrorCode.MALFORMED, f"thread {owner} does not exist")
+
+    def _submit(self, origin: int, kind: int, body: bytes) -> None:
+        try:
+            if kind == Client.REQUEST:
+                self._engine.submit(origin, body)
+            else:
+                self._engine.submit_resume(origin, body)
+        except FrameError as error:
+            code, text = error.args
+            self._deliver(origin, error_frame(code, text))
+        else:
+            self._rounds.wake()
+
+    def _answer(self, number: int, frame: bytes) -> None:
+        connection = self._port.find(number)
+        if connection is None:
+            return
+        if frame[HEADER_BYTES - 1] == Server.RESUMED:
+            self._adopt(connection, SESSION.unpack_from(frame, HEADER_BYTES)[0])
+        connection.answer(frame)
+
+    def _adopt(self, connection: Connection, session: int) -> None:
+        if session not in connection.sessions:
+            connection.sessions.add(session)
+            connection.greeted = True
+            self._control.send(FromChild.SESSION_FOUND, SESSION.pack(session))
+
+    async def _list_keys(self, number: int, after: bytes, at_most: int) -> None:
+        frame = await self._archive.keys_frame(after, at_most)
+        self._answer(number, frame)
+
+    def _supervisor_answer(self, token: int, frame: bytes) -> None:
+        number, kind = self._asked.pop(token)
+        connection = self._port.find(number)
+        if kind == Client.HELLO and frame[HEADER_BYTES - 1] == Server.HELLO_OK:
+            (session,) = SESSION.unpack_from(frame, HEADER_BYTES + _SESSION_AT_IN_HELLO)
+            if connection is None:
+                self._control.send(FromChild.SESSION_LOST, SESSION.pack(session))
+            else:
+                connection.greeted = True
+                connection.sessions.add(session)
+        if connection is not None:
+            connection.answer(frame)
+
+    # --- peers ---
+
+    def _peer_request(self, link: FrameProtocol, connection: int, kind: int, body: bytes) -> None:
+        number = self._peer_links.get(link)
+        if number is None:
+            number = len(self._peer_links) + 1
+            self._peer_links[link] = number
+            self._links_by_number[number] = link
+        self._submit(number << 32 | connection, kind, body)
+
+    def _peer_answer(self, connection: int, frame: bytes) -> None:
+        self._answer(connection, frame)
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("unexpected fault", exc_info=error)
+            self._control.fatal(f"worker {self._config.index}: unexpected fault: {error!r}")
+
+
+async def main(config: ChildConfig, control: Control) -> None:
+    worker: Worker | None = None
+
+    def handle(kind: int, body: bytes) -> None:
+        nonlocal worker
+        if worker is None:
+            # The store exists only when the supervisor says BEGIN.
+            worker = Worker(config, control)
+        worker.control_message(kind, body)
+
+    await control.connect(config, handle)
+
+
+if __name__ == "__main__":
+    run_child("worker", main)
