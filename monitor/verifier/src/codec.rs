@@ -1,5 +1,7 @@
 //! Reading fixed-size fields from bytes that somebody untrusted wrote. Nothing here panics or allocates.
 
+use alloc::vec::Vec;
+
 /// The bytes are not what the protocol allows at this place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
@@ -72,5 +74,17 @@ impl<'a> Reader<'a> {
     /// Eight bytes, little-endian two's complement.
     pub fn i64(&mut self) -> Result<i64, Malformed> {
         Ok(i64::from_le_bytes(*self.array()?))
+    }
+}
+
+/// Where encodings are written.
+pub trait Sink {
+    /// Append bytes.
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Sink for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
     }
 }

@@ -7,6 +7,15 @@
 
 extern crate alloc;
 
+mod cache;
+mod check;
+mod epochs;
+mod queue;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+pub mod aggregate;
 pub mod clocks;
 pub mod codec;
 pub mod crypto;
@@ -15,7 +24,16 @@ pub mod key;
 pub mod kv;
 pub mod machine;
 pub mod output;
+pub mod receipt;
 pub mod request;
+pub mod standard_crypto;
+pub mod thread;
 pub mod time;
 pub mod value;
 pub mod violation;
+
+pub use aggregate::{Aggregator, HeldEpoch};
+pub use queue::QUEUED_MAX;
+pub use sessions::SessionKeys;
+pub use standard_crypto::StandardCrypto;
+pub use thread::{Progress, Snapshot, ThreadConfig, Verifier};

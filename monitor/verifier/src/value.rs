@@ -3,9 +3,7 @@
 //! Invariant: each value has exactly one encoding, and the first byte tells how the rest is read, so that hashing an encoding is
 //! hashing the value.
 
-use alloc::vec::Vec;
-
-use crate::codec::{Malformed, Reader};
+use crate::codec::{Malformed, Reader, Sink};
 use crate::key::{Direction, Key};
 
 /// A collision-resistant hash.
@@ -104,17 +102,17 @@ impl Commitment {
     }
 
     /// Append the encoding.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut impl Sink) {
         match self {
-            Self::Null => out.push(0),
+            Self::Null => out.put(&[0]),
             Self::Inline(inline) => {
-                out.extend_from_slice(&[1, inline.length]);
-                out.extend_from_slice(inline.as_slice());
+                out.put(&[1, inline.length]);
+                out.put(inline.as_slice());
             }
             Self::Digest(length, hash) => {
-                out.push(2);
-                out.extend_from_slice(&length.to_le_bytes());
-                out.extend_from_slice(hash);
+                out.put(&[2]);
+                out.put(&length.to_le_bytes());
+                out.put(hash);
             }
         }
     }
@@ -163,6 +161,9 @@ pub enum Value {
 }
 
 impl Value {
+    /// Bytes of the longest encoding: a node's with two children.
+    pub const ENCODED_BYTES_MAX: usize = 1 + 2 * (1 + Key::ENCODED_BYTES + 32);
+
     /// What a record of this key holds before anything was written: null, or no children.
     pub fn initial(is_leaf: bool) -> Self {
         if is_leaf {
@@ -196,11 +197,11 @@ impl Value {
     }
 
     /// Append the encoding.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut impl Sink) {
         match self {
             Self::Leaf(commitment) => commitment.encode(out),
             Self::Node(node) => {
-                out.push(3);
+                out.put(&[3]);
                 for side in &node.sides {
                     encode_side(side.as_ref(), out);
                 }
@@ -223,13 +224,13 @@ fn decode_side(reader: &mut Reader<'_>) -> Result<Option<Child>, Malformed> {
     }))
 }
 
-fn encode_side(side: Option<&Child>, out: &mut Vec<u8>) {
+fn encode_side(side: Option<&Child>, out: &mut impl Sink) {
     match side {
-        None => out.push(0),
+        None => out.put(&[0]),
         Some(child) => {
-            out.push(if child.in_blum { 2 } else { 1 });
-            out.extend_from_slice(&child.key.encode());
-            out.extend_from_slice(&child.hash);
+            out.put(&[if child.in_blum { 2 } else { 1 }]);
+            out.put(&child.key.encode());
+            out.put(&child.hash);
         }
     }
 }

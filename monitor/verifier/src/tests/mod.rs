@@ -1,0 +1,3 @@
+//! Tests of the verifier as a whole.
+
+pub(crate) mod left_out;
