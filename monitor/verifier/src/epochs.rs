@@ -188,26 +188,15 @@ impl<S: Clone + Default> Epochs<S> {
         Ok(true)
     }
 
-    /// Whether the closing epoch can be handed over: everything has been drained to the first moment of the next.
-    pub fn check_verify(&self) -> Result<(), Fault> {
-        check!(
-            verify_epoch_closing,
-            self.closing(),
-            EpochNotClosingYet,
-            Key::ROOT
-        );
-        check!(
-            verify_clock_at_start,
-            self.clock.counter == 0,
-            EpochNotClosingYet,
-            Key::ROOT
-        );
-        Ok(())
-    }
-
-    /// Hand the closing epoch over, and open the next.
+    /// Hand the closing epoch over, and open the next. Nothing has moved the clock since `next_epoch`: all was drained to that moment.
     pub fn verify_epoch(&mut self) -> Result<(u32, Sums<S>), Fault> {
-        self.check_verify()?;
+        let at_start = self.closing() && self.clock.counter == 0;
+        check!(
+            verify_epoch_clock_at_start,
+            at_start,
+            EpochNotClosingYet,
+            Key::ROOT
+        );
         let epoch = self.open_epoch();
         let sums = Sums {
             added: core::mem::take(&mut self.added),
