@@ -1,0 +1,67 @@
+"""Calls that wait in an event loop for their operations: one operation, or many."""
+
+from __future__ import annotations
+
+import asyncio
+
+from kvstore_client._errors import KVStoreError
+from kvstore_client._receipts import Answer
+
+
+class SingleCall:
+    """Waits for one operation."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.future: asyncio.Future[Answer] = loop.create_future()
+
+    @property
+    def settled(self) -> bool:
+        return self.future.done()
+
+    def deliver(self, index: int, answer: Answer) -> None:
+        if not self.future.done():
+            self.future.set_result(answer)
+
+    def fail(self, index: int, error: KVStoreError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class ManyCall:
+    """Waits for `count` operations, and gives their answers in order, or the first error when all are settled."""
+
+    __slots__ = ("_answers", "_error", "_remaining", "future")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, count: int) -> None:
+        self.future: asyncio.Future[list[Answer]] = loop.create_future()
+        self._answers: list[Answer | None] = [None] * count
+        self._remaining = count
+        self._error: KVStoreError | None = None
+        if count == 0:
+            self.future.set_result([])
+
+    @property
+    def settled(self) -> bool:
+        return self.future.done()
+
+    def deliver(self, index: int, answer: Answer) -> None:
+        self._answers[index] = answer
+        self._remaining -= 1
+        if self._remaining == 0:
+            self._finish()
+
+    def fail(self, index: int, error: KVStoreError) -> None:
+        self._error = self._error or error
+        self._remaining -= 1
+        if self._remaining == 0:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.future.done():
+            return
+        if self._error is not None:
+            self.future.set_exception(self._error)
+        else:
+            self.future.set_result([answer for answer in self._answers if answer is not None])

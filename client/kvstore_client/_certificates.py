@@ -1,0 +1,238 @@
+"""Certificates, the Merkle mountain range over them, and the chain that a client has followed (protocol section 5).
+
+Invariants of `Chain`: what it holds was signed by the identity, each certificate names the one before it, and epochs
+follow each other without a gap. It only ever grows. It knows which incarnation certified each epoch since its start.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kvstore_client._codec import U64, Reader
+from kvstore_client._crypto import SIGNATURE_BYTES, ZERO_HASH, domain_hash, signed_by
+from kvstore_client._errors import CertificateError, ForkError, ProtocolError, RollbackError
+
+CERTIFICATE_BYTES = 168
+RECENT_MAX = 1024
+"""Hashes of the last certificates that are kept, to tell a repeated certificate from a second one for its epoch."""
+
+_MAGIC = b"ZKC1"
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate whose signature was checked. `data`: its 168 bytes; `hash`: what the next one must name."""
+
+    data: bytes
+    instance: bytes
+    incarnation: bytes
+    epoch: int
+    previous: bytes
+    range_root: bytes
+    hash: bytes
+
+
+class UnverifiedCertificate:
+    """The bytes of a certificate. Raises ProtocolError if they are malformed."""
+
+    def __init__(self, data: bytes) -> None:
+        reader = Reader(data, "certificate")
+        if reader.take(4) != _MAGIC:
+            raise ProtocolError("certificate: wrong magic")
+        instance, incarnation = reader.take(16), reader.take(16)
+        epoch, previous, range_root = reader.u32(), reader.take(32), reader.take(32)
+        self._body = data[: reader.position()]
+        self._signature = reader.take(SIGNATURE_BYTES)
+        reader.end()
+        if epoch == 0:
+            raise ProtocolError("certificate: epoch 0 has none")
+        certificate_hash = domain_hash("zetakv/1 certificate", self._body)
+        self._certificate = Certificate(data, instance, incarnation, epoch, previous, range_root, certificate_hash)
+
+    @property
+    def epoch(self) -> int:
+        return self._certificate.epoch
+
+    def verify(self, identity: bytes) -> Certificate:
+        """Raises CertificateError if the identity did not sign it."""
+        certificate = self._certificate
+        if not signed_by(identity, self._signature, self._body):
+            raise CertificateError(
+                f"the certificate of epoch {certificate.epoch} is not signed by the monitor",
+                {"certificate": certificate.data},
+            )
+        return certificate
+
+
+class MountainRange:
+    """The peaks of the range over `count` leaves: enough to add leaves and to compute the root."""
+
+    def __init__(self, count: int = 0, peaks: Iterable[bytes] = ()) -> None:
+        self.count = count
+        self.peaks = list(peaks)
+        if len(self.peaks) != count.bit_count() or any(len(peak) != 32 for peak in self.peaks):
+            raise ValueError(f"a range over {count} leaves has {count.bit_count()} peaks of 32 bytes")
+
+    def append(self, certificate_hash: bytes) -> None:
+        node = domain_hash("zetakv/1 range leaf", certificate_hash)
+        # The trailing ones of the count are the peaks that the new leaf completes, smallest first.
+        carry = self.count
+        while carry & 1:
+            node = domain_hash("zetakv/1 range node", self.peaks.pop() + node)
+            carry >>= 1
+        self.peaks.append(node)
+        self.count += 1
+
+    def root(self) -> bytes:
+        return domain_hash("zetakv/1 range root", U64.pack(self.count) + b"".join(self.peaks))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a server hello, signed by the identity, says of the chain: its length and the hash of its end."""
+
+    instance: bytes
+    epoch: int
+    hash: bytes
+    evidence: bytes
+
+
+class Chain:
+    """The certificates of one instance, as far as this client has followed them.
+
+    It starts where the client first met the monitor (`Chain.since`), or from a remembered certificate
+    (`Chain.after`). The range root is checked where the range is known: from epoch 1, or from the state file.
+    """
+
+    def __init__(self, identity: bytes, instance: bytes, epoch: int, mountains: MountainRange | None) -> None:
+        self.identity = identity
+        self.instance = instance
+        self.epoch = epoch
+        self.last: Certificate | None = None
+        self.mountains = mountains
+        self._claims: dict[int, Head] = {}
+        self._recent: dict[int, Certificate] = {}
+        self._run_starts: list[int] = []
+        self._run_incarnations: list[bytes] = []
+
+    @classmethod
+    def since(cls, identity: bytes, head: Head) -> Chain:
+        """A chain that begins with the certificate that a hello names as the head (or empty, at epoch 0)."""
+        before = max(head.epoch - 1, 0)
+        chain = cls(identity, head.instance, before, MountainRange() if before == 0 else None)
+        chain.claim(head)
+        return chain
+
+    @classmethod
+    def after(cls, identity: bytes, certificate: Certificate, mountains: MountainRange | None) -> Chain:
+        """A chain that goes on after a remembered certificate. `mountains`: the range up to and including it."""
+        chain = cls(identity, certificate.instance, certificate.epoch - 1, None)
+        chain._accept(certificate)
+        chain.mountains = mountains
+        return chain
+
+    def claim(self, head: Head) -> None:
+        """Take a signed statement about the chain: it must not contradict what is known, now or when it is reached.
+
+        Raises RollbackError if the chain was longer already, ForkError if it is another chain.
+        """
+        ours = {} if self.last is None else {"certificate": self.last.data}
+        if head.instance != self.instance:
+            raise ForkError(
+                f"the monitor serves another store (instance {head.instance.hex()}) than the one that this client "
+                f"knows (instance {self.instance.hex()})",
+                {**ours, "server_hello": head.evidence},
+            )
+        known_epoch = max(self.epoch, *self._claims) if self._claims else self.epoch
+        if head.epoch < known_epoch:
+            raise RollbackError(
+                f"the server is at epoch {head.epoch}, but epoch {known_epoch} was certified to this client: "
+                f"the store was rolled back",
+                {**ours, "server_hello": head.evidence},
+            )
+        claimed = self._claims.setdefault(head.epoch, head) if head.epoch > self.epoch else head
+        if claimed.hash != head.hash:
+            raise ForkError(
+                f"the monitor named two different certificates of epoch {head.epoch} as its last",
+                {"server_hello": claimed.evidence, "other_server_hello": head.evidence},
+            )
+        if head.epoch > self.epoch:
+            return
+        if self.last is not None and head.hash != self.last.hash:
+            raise ForkError(
+                f"the monitor's certificate of epoch {head.epoch} is not the one that this client has",
+                {**ours, "server_hello": head.evidence},
+            )
+
+    def extend(self, unverified: UnverifiedCertificate) -> Certificate | None:
+        """Add the next certificate and return it; a repeated or an early one (a gap) is checked, and gives None.
+
+        Raises CertificateError if it is not the monitor's, ForkError if it contradicts another signed statement.
+        """
+        certificate = unverified.verify(self.identity)
+        if certificate.instance != self.instance:
+            raise CertificateError(
+                f"the certificate of epoch {certificate.epoch} is of another store", {"certificate": certificate.data}
+            )
+        if certificate.epoch <= self.epoch:
+            known = self._recent.get(certificate.epoch)
+            if known is not None and known.hash != certificate.hash:
+                raise ForkError(
+                    f"the monitor signed two different certificates for epoch {certificate.epoch}",
+                    {"certificate": known.data, "other_certificate": certificate.data},
+                )
+            return None
+        if certificate.epoch > self.epoch + 1:
+            return None
+        self._check_next(certificate)
+        self._accept(certificate)
+        return certificate
+
+    def incarnation_of(self, epoch: int) -> bytes | None:
+        """The incarnation that certified `epoch`; None if the chain began later or has not come there."""
+        if epoch > self.epoch:
+            return None
+        run = bisect_right(self._run_starts, epoch) - 1
+        return self._run_incarnations[run] if run >= 0 else None
+
+    def last_epoch_of(self, incarnation: bytes) -> int:
+        """The last epoch that `incarnation` certified, as far as the chain is known; 0 if none."""
+        for run in reversed(range(len(self._run_starts))):
+            if self._run_incarnations[run] == incarnation:
+                return self._run_starts[run + 1] - 1 if run + 1 < len(self._run_starts) else self.epoch
+        return 0
+
+    def _check_next(self, certificate: Certificate) -> None:
+        evidence = {"certificate": certificate.data}
+        if self.last is not None:
+            if certificate.previous != self.last.hash:
+                raise ForkError(
+                    f"the certificate of epoch {certificate.epoch} follows another one of epoch {self.epoch} than "
+                    f"the one that this client has",
+                    {"certificate": self.last.data, "other_certificate": certificate.data},
+                )
+        elif certificate.epoch == 1 and certificate.previous != ZERO_HASH:
+            raise CertificateError("the certificate of epoch 1 names one before it", evidence)
+        if self.mountains is not None and certificate.range_root != self.mountains.root():
+            raise CertificateError(
+                f"the certificate of epoch {certificate.epoch} names a wrong root of the former certificates", evidence
+            )
+        claim = self._claims.pop(certificate.epoch, None)
+        if claim is not None and claim.hash != certificate.hash:
+            raise ForkError(
+                f"the certificate of epoch {certificate.epoch} is not the one that the monitor's hello names",
+                {**evidence, "server_hello": claim.evidence},
+            )
+
+    def _accept(self, certificate: Certificate) -> None:
+        if not self._run_incarnations or self._run_incarnations[-1] != certificate.incarnation:
+            self._run_starts.append(certificate.epoch)
+            self._run_incarnations.append(certificate.incarnation)
+        self._recent[certificate.epoch] = certificate
+        self._recent.pop(certificate.epoch - RECENT_MAX, None)
+        if self.mountains is not None:
+            self.mountains.append(certificate.hash)
+        self.epoch = certificate.epoch
+        self.last = certificate

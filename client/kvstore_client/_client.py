@@ -1,0 +1,334 @@
+"""The client: `connect`, and the `KV` that it gives. A thin asyncio shell over the session."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from os import PathLike
+from typing import Any, TypeVar, cast
+
+from kvstore_client import _operations
+from kvstore_client._authorized import AuthorizedClients
+from kvstore_client._calls import ManyCall, SingleCall
+from kvstore_client._crypto import hash_bytes
+from kvstore_client._errors import (
+    ConnectionLostError,
+    KVStoreError,
+    NumberOverflowError,
+    ProtocolError,
+    StateError,
+    TooLongError,
+)
+from kvstore_client._frames import FrameType, decode_keys, encode_frame, encode_keys
+from kvstore_client._keys import ClientKey
+from kvstore_client._link import Link
+from kvstore_client._local import find_local, parse_address, parse_fingerprint, record_path
+from kvstore_client._messages import Role
+from kvstore_client._operations import INTEGER_MAX, INTEGER_MIN, Operation
+from kvstore_client._receipts import Answer, Attempt, Number, Value, Written
+from kvstore_client._session import Session
+from kvstore_client._state import Memory, StateFile
+
+KEYS_PAGE = 1000
+"""Keys per page of a listing: with the longest usual keys a few megabytes."""
+
+AnswerT = TypeVar("AnswerT", bound=Answer)
+
+
+@asynccontextmanager
+async def connect(
+    address: str,
+    monitor: str | None = None,
+    *,
+    key: ClientKey | str | PathLike[str] | None = None,
+    state: str | PathLike[str] | None = None,
+    timeout: float = 30.0,  # noqa: ASYNC109 - of every later call, too
+    certificate_timeout: float = 60.0,
+    tls: ssl.SSLContext | None = None,
+    unverified: bool = False,
+) -> AsyncIterator[KV]:
+    """Connect to a server, and check that it talks for the monitor.
+
+    `address`: `host:port`. `monitor`: its fingerprint, 64 hex digits, from somebody you trust; on a loopback address
+    it may be left out, and is then taken from the record that the server leaves for its own user.
+    `key`: this client's key, or the path of its file. `state`: a directory for the last certificate, so that the
+    next run notices a rollback. `timeout`: seconds to connect, and to wait for an answer (a call that waits fails at
+    the latest after twice that). `certificate_timeout`: seconds that `certified()` waits. `tls`: to encrypt the
+    connection; integrity does not depend on it. `unverified=True`: talk to a server without a monitor, and believe
+    everything it says: no protection at all, for comparison only.
+
+    Raises TransportError, RefusedError, IntegrityError, StateError, or ValueError for a bad address or fingerprint.
+    """
+    host, port = parse_address(address)
+    identity, chain, state_file, client_key = None, None, None, None
+    if not unverified:
+        identity, client_key = _who(host, port, monitor, key)
+        if state is not None:
+            state_file = StateFile(state, identity)
+            chain = state_file.chain()
+    seed = client_key.seed if client_key else None
+    session = Session(identity, seed, chain, secrets.token_bytes, certificate_timeout)
+    kv = KV(session, host, port, tls, timeout, state_file)
+    try:
+        await kv._link.ready()
+        yield kv
+    finally:
+        await kv.close()
+
+
+def _who(
+    host: str, port: int, monitor: str | None, key: ClientKey | str | PathLike[str] | None
+) -> tuple[bytes, ClientKey | None]:
+    """The monitor's identity and this client's key, from the arguments and the record of a local server."""
+    local = find_local(host, port) if monitor is None or key is None else None
+    if monitor is None:
+        if local is None:
+            raise StateError(
+                f"no monitor is named, and {record_path(port)} has no record of a server at {host}:{port}: "
+                f"pass monitor=<fingerprint>, which `zetakv serve` prints"
+            )
+        if local.fingerprint is None:
+            raise StateError(f"the server at {host}:{port} runs without a monitor; if that is meant: unverified=True")
+        monitor = local.fingerprint
+    identity = parse_fingerprint(monitor)
+    if key is None and local is not None and local.key_file and local.fingerprint == monitor.lower():
+        key = local.key_file
+    return identity, key if key is None or isinstance(key, ClientKey) else ClientKey.load(key)
+
+
+class KV:
+    """A connected client. Methods may be called concurrently; what is called in one turn of the loop shares requests.
+
+    Answers are *provisional* until the monitor certifies their epoch: `await answer.certified()`, or pass
+    `certified=True`. Keys and values are bytes. An IntegrityError is final: every later call raises it again.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        timeout_seconds: float,
+        state_file: StateFile | None,
+    ) -> None:
+        self._session = session
+        self._loop = asyncio.get_running_loop()
+        self._state_file = state_file
+        self._saved_epoch = 0
+        self._saving: asyncio.Task[None] | None = None
+        self._timeout_seconds = timeout_seconds
+        self._link = Link(session, host, port, tls, timeout_seconds, self._remember)
+        self.clients = AuthorizedClients(session, self._link)
+
+    # Operations.
+
+    async def get(self, key: bytes, *, certified: bool = False) -> Value:
+        """The value of a key, None if it has none."""
+        call = SingleCall(self._loop)
+        return await self._one(call, _operations.get(self._key(key), call), Value, certified)
+
+    async def put(self, key: bytes, value: bytes, *, certified: bool = False) -> Written:
+        """Set the value of a key."""
+        call = SingleCall(self._loop)
+        return await self._one(call, _operations.put(self._key(key), self._value(value), call), Written, certified)
+
+    async def delete(self, key: bytes, *, certified: bool = False) -> Written:
+        """Take the value of a key away, if it has one."""
+        call = SingleCall(self._loop)
+        return await self._one(call, _operations.delete(self._key(key), call), Written, certified)
+
+    async def insert(self, key: bytes, value: bytes, *, certified: bool = False) -> Attempt:
+        """Set the value of a key that has none; else `applied` is False."""
+        call = SingleCall(self._loop)
+        return await self._one(call, _operations.insert(self._key(key), self._value(value), call), Attempt, certified)
+
+    async def compare_and_set(
+        self, key: bytes, expected: bytes | None, new: bytes | None, *, certified: bool = False
+    ) -> Attempt:
+        """Change the value of a key from `expected` to `new` (None: no value); else `applied` is False."""
+        call = SingleCall(self._loop)
+        for value in (expected, new):
+            if value is not None:
+                self._value(value)
+        operation = _operations.compare_and_set(self._key(key), expected, new, call)
+        return await self._one(call, operation, Attempt, certified)
+
+    async def increment(self, key: bytes, delta: int = 1, *, certified: bool = False) -> Number:
+        """Add to a number (8 bytes, little-endian, signed; no value counts as 0).
+
+        Raises NotANumberError, NumberOverflowError.
+        """
+        if not INTEGER_MIN <= delta <= INTEGER_MAX:
+            raise NumberOverflowError("increment: the delta is outside the range of 64 bits")
+        call = SingleCall(self._loop)
+        return await self._one(call, _operations.increment(self._key(key), delta, call), Number, certified)
+
+    async def get_many(self, keys: Iterable[bytes], *, certified: bool = False) -> list[Value]:
+        """The values of many keys, in their order. Not one atomic operation: others may write in between."""
+        keys = [self._key(key) for key in keys]
+        call = ManyCall(self._loop, len(keys))
+        operations = [_operations.get(key, call, i) for i, key in enumerate(keys)]
+        return cast(list[Value], await self._many(call, operations, certified))
+
+    async def put_many(
+        self, items: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], *, certified: bool = False
+    ) -> list[Written]:
+        """Set many values. Not one atomic operation. Pairs with the same key are applied in their order.
+
+        Raises the first error when all are answered; the others may have been applied.
+        """
+        pairs = list(items.items() if isinstance(items, Mapping) else items)
+        call = ManyCall(self._loop, len(pairs))
+        key_of, value_of = self._key, self._value
+        operations = [_operations.put(key_of(key), value_of(value), call, i) for i, (key, value) in enumerate(pairs)]
+        return cast(list[Written], await self._many(call, operations, certified))
+
+    # Certification.
+
+    async def barrier(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - its error names the epoch
+        """Wait until everything that this client has been answered is certified.
+
+        Raises what `certified()` would raise for the first answer that was lost since the last barrier.
+        """
+        outcomes = self._session.outcomes
+        for outcome in outcomes.open():
+            await outcome.wait(timeout)
+        lost, outcomes.unreported = outcomes.unreported, None
+        if lost is not None:
+            raise lost
+        self._check()
+
+    # About the server.
+
+    @property
+    def role(self) -> Role:
+        """What this client may do, as the monitor signed it."""
+        role = self._session.role
+        assert role is not None
+        return role
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch whose certificate this client has; 0 at first."""
+        return self._session.chain.epoch if self._session.chain else 0
+
+    async def status(self) -> dict[str, Any]:
+        """The server's own account of itself: not verified."""
+        body = await self._ask(FrameType.STATUS, encode_frame(FrameType.STATUS))
+        try:
+            status = json.loads(body)
+        except ValueError:
+            status = None
+        if not isinstance(status, dict):
+            raise ProtocolError("the server's status is not a JSON object")
+        return status
+
+    async def keys(self) -> AsyncIterator[bytes]:
+        """All keys as of the last checkpoint, in the order of their hashes.
+
+        Not verified: the server may leave keys out, or make them up. Each key that it names may be verified by `get`.
+        """
+        after = bytes(32)
+        while True:
+            page = decode_keys(await self._ask(FrameType.KEYS, encode_keys(after, KEYS_PAGE)))
+            for key in page:
+                yield key
+            if len(page) < KEYS_PAGE:
+                return
+            last = hash_bytes(page[-1])
+            if last <= after:
+                raise ProtocolError("the server's list of keys is not in order")
+            after = last
+
+    async def close(self) -> None:
+        """End the connection. Calls that wait fail. `connect` does this at the end of its block."""
+        await self._link.close(ConnectionLostError("the client is closed"))
+        if self._saving is not None:
+            await self._saving
+        await self._save()
+
+    # Inside.
+
+    async def _one(self, call: SingleCall, operation: Operation, kind: type[AnswerT], certified: bool) -> AnswerT:
+        self._session.submit(operation)
+        self._link.wake()
+        answer = await call.future
+        assert isinstance(answer, kind)
+        if certified:
+            await answer.certified()
+        return answer
+
+    async def _many(self, call: ManyCall, operations: list[Operation], certified: bool) -> list[Answer]:
+        submit = self._session.submit
+        for operation in operations:
+            submit(operation)
+        self._link.wake()
+        answers = await call.future
+        if certified:
+            for outcome in {answer.receipt.outcome for answer in answers}:
+                await outcome.wait()
+        return answers
+
+    async def _ask(self, kind: FrameType, frame: bytes) -> bytes:
+        await self._link.ready()
+        future: asyncio.Future[bytes] = self._loop.create_future()
+
+        def settle(body: bytes | None, error: KVStoreError | None) -> None:
+            if future.done():
+                return
+            if body is None:
+                future.set_exception(error or ConnectionLostError("no answer"))
+            else:
+                future.set_result(body)
+
+        self._session.ask_host(kind, frame, settle)
+        self._link.wake()
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await future
+        except TimeoutError:
+            raise ConnectionLostError(f"the server did not answer within {self._timeout_seconds:g} s") from None
+
+    def _check(self) -> None:
+        if self._session.failure is not None:
+            raise self._session.failure
+
+    def _key(self, key: bytes) -> bytes:
+        if type(key) is not bytes:
+            raise TypeError(f"keys are bytes, not {type(key).__name__}: encode text, as in key.encode()")
+        greeting = self._session.greeting
+        if greeting is not None and len(key) > greeting.key_bytes_max:
+            raise TooLongError(f"the key has {len(key)} bytes; this server takes {greeting.key_bytes_max}")
+        return key
+
+    def _value(self, value: bytes) -> bytes:
+        if type(value) is not bytes:
+            raise TypeError(f"values are bytes, not {type(value).__name__}: encode text, as in value.encode()")
+        greeting = self._session.greeting
+        if greeting is not None and len(value) > greeting.value_bytes_max:
+            raise TooLongError(f"the value has {len(value)} bytes; this server takes {greeting.value_bytes_max}")
+        return value
+
+    def _remember(self) -> None:
+        """After input: if there is a new certificate, save it beside the loop; one save at a time."""
+        chain = self._session.chain
+        if self._state_file is None or chain is None or chain.epoch == self._saved_epoch or self._saving is not None:
+            return
+        self._saving = self._loop.create_task(self._save())
+
+    async def _save(self) -> None:
+        chain = self._session.chain
+        memory = Memory.of(chain) if chain is not None and chain.epoch != self._saved_epoch else None
+        try:
+            if self._state_file is not None and memory is not None:
+                await asyncio.to_thread(self._state_file.save, memory)
+                self._saved_epoch = memory.certificate.epoch
+        except KVStoreError as error:
+            self._link.failed(error)
+        finally:
+            self._saving = None

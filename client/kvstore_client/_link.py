@@ -1,0 +1,222 @@
+"""The connection to the server: an asyncio transport that feeds the session, and is made again when it breaks.
+
+A `Link` holds all that the sans-I/O session must not have: the socket, the clock, the loop. It decides when to send
+(in the next turn of the loop after a call, so that concurrent calls share requests) and when to give up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Callable
+
+from kvstore_client._errors import CertificateTimeoutError, ConnectionLostError, KVStoreError, ProtocolError
+from kvstore_client._frames import FrameParser
+from kvstore_client._session import Phase, Session
+
+BACKOFF_MIN_SECONDS = 0.05
+BACKOFF_MAX_SECONDS = 2.0
+"""Between attempts to connect, doubled each time and spread by half, so that many clients do not come at once."""
+
+_WAITING_FOR = {
+    Phase.OFFLINE: "there is no connection",
+    Phase.GREETING: "the server does not greet",
+    Phase.RESUMING: "the server does not answer the resume of the session",
+    Phase.HELLO: "the server does not answer the hello",
+    Phase.CATCHING_UP: "the server withholds certificates",
+    Phase.READY: "the server does not answer requests",
+}
+
+
+class Link:
+    """`timeout_seconds`: without any answer to a waiting call, the connection is made again; and as long again, the
+    waiting calls fail. `on_progress` is called after every input."""
+
+    def __init__(
+        self,
+        session: Session,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        timeout_seconds: float,
+        on_progress: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._address = (host, port)
+        self._tls = tls
+        self._timeout_seconds = timeout_seconds
+        self._on_progress = on_progress
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._writable = True
+        self._flush_scheduled = False
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._last_error: Exception | None = None
+        self._receipts_seen = 0
+        self._progress_at = self._loop.time()
+        self._tried_again = False
+        self._runner = self._loop.create_task(self._run())
+        self._watchdog = self._loop.call_later(timeout_seconds / 4, self._watch)
+
+    async def ready(self) -> None:
+        """Return when operations can be sent. Raises the session's failure, or after the timeout what is missing."""
+        session = self._session
+        if session.phase is not Phase.READY and session.failure is None:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiters.add(waiter)
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    await waiter
+            except TimeoutError:
+                raise self._what_is_missing() from self._last_error
+            finally:
+                self._waiters.discard(waiter)
+        if session.failure is not None:
+            raise session.failure
+
+    def wake(self) -> None:
+        """Send what has been queued, in the next turn of the loop."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    async def close(self, error: KVStoreError) -> None:
+        """End the connection. Waiting and later calls fail with `error`."""
+        self._session.fail(error)
+        self._watchdog.cancel()
+        self._runner.cancel()
+        await asyncio.gather(self._runner, return_exceptions=True)
+        self._notify()
+
+    async def _run(self) -> None:
+        delay = BACKOFF_MIN_SECONDS
+        while self._session.failure is None:
+            connection = _Connection(self)
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    await self._loop.create_connection(lambda made=connection: made, *self._address, ssl=self._tls)
+                try:
+                    await connection.closed
+                finally:
+                    connection.abort()
+            except (OSError, TimeoutError) as error:
+                self._last_error = error
+            if connection.was_ready:
+                delay = BACKOFF_MIN_SECONDS
+            await asyncio.sleep(delay * random.uniform(0.5, 1.5))
+            delay = min(2 * delay, BACKOFF_MAX_SECONDS)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if self._transport is None:
+            return
+        if self._writable:
+            self._session.flush()
+        output = self._session.take_output()
+        if output:
+            self._transport.write(output[0] if len(output) == 1 else b"".join(output))
+
+    def _notify(self) -> None:
+        if self._session.phase is Phase.READY or self._session.failure is not None:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _watch(self) -> None:
+        """Notice a server that keeps silent, or cannot be reached, while calls wait."""
+        self._watchdog = self._loop.call_later(self._timeout_seconds / 4, self._watch)
+        session, now = self._session, self._loop.time()
+        if not session.busy or session.receipts_count != self._receipts_seen:
+            self._receipts_seen, self._progress_at, self._tried_again = session.receipts_count, now, False
+        elif now - self._progress_at > self._timeout_seconds:
+            self._progress_at = now
+            if session.phase is Phase.READY and not self._tried_again and self._transport is not None:
+                self._tried_again = True
+                self._transport.abort()
+            else:
+                session.abandon(self._what_is_missing())
+
+    def _what_is_missing(self) -> KVStoreError:
+        host, port = self._address
+        if self._session.awaited_epoch is not None:
+            return CertificateTimeoutError(self._session.awaited_epoch, self._timeout_seconds)
+        reason = self._session.dropped or self._last_error
+        detail = f" ({reason})" if reason is not None and self._session.phase is not Phase.READY else ""
+        return ConnectionLostError(
+            f"{host}:{port}: {_WAITING_FOR[self._session.phase]} within {self._timeout_seconds:g} s{detail}; "
+            f"whether waiting writes took effect is unknown"
+        )
+
+    # Called by the connection.
+
+    def connected(self, transport: asyncio.Transport) -> None:
+        self._transport, self._writable = transport, True
+        self._session.connection_made()
+
+    def received(self, connection: _Connection, frames: list[tuple[int, bytes]]) -> None:
+        session = self._session
+        for kind, body in frames:
+            session.receive(kind, body)
+        connection.was_ready |= session.phase is Phase.READY
+        self._notify()
+        self._on_progress()
+        if session.failure is not None or session.dropped is not None:
+            connection.abort()
+        else:
+            self._flush()
+
+    def failed(self, error: KVStoreError) -> None:
+        self._session.fail(error)
+        self._notify()
+
+    def writable(self, writable: bool) -> None:
+        self._writable = writable
+        if writable:
+            self.wake()
+
+    def disconnected(self, error: Exception | None) -> None:
+        self._transport = None
+        self._last_error = error or self._last_error
+        self._session.connection_lost()
+
+
+class _Connection(asyncio.Protocol):
+    """One TCP connection."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._parser = FrameParser()
+        self._transport: asyncio.Transport | None = None
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.was_ready = False
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._link.connected(transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            frames = self._parser.feed(data)
+        except ProtocolError as error:
+            self._link.failed(error)
+            self.abort()
+        else:
+            if frames:
+                self._link.received(self, frames)
+
+    def pause_writing(self) -> None:
+        self._link.writable(False)
+
+    def resume_writing(self) -> None:
+        self._link.writable(True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._link.disconnected(exc)
+        if not self.closed.done():
+            self.closed.set_result(None)

@@ -1,0 +1,74 @@
+"""Which answered operations are certified: the open outcomes, at most a few epochs' worth, settled by certificates."""
+
+from __future__ import annotations
+
+from kvstore_client._certificates import Chain
+from kvstore_client._errors import KVStoreError, ProvisionalLostError
+from kvstore_client._receipts import EpochOutcome
+
+
+class Outcomes:
+    """Open outcomes by incarnation and epoch. Settled ones are dropped: answers keep theirs alive if they care."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._open: dict[tuple[bytes, int], EpochOutcome] = {}
+        self.answers_lost = False
+        """Whether an outcome was lost since the session was adopted."""
+        self.unreported: KVStoreError | None = None
+        """The first loss that no barrier has reported yet."""
+
+    def open(self) -> list[EpochOutcome]:
+        return list(self._open.values())
+
+    def of(self, incarnation: bytes, epoch: int, chain: Chain) -> EpochOutcome:
+        """The outcome of `epoch`, settled already if the chain has come there."""
+        outcome = self._open.get((incarnation, epoch))
+        if outcome is None:
+            outcome = EpochOutcome(incarnation, epoch, self._timeout_seconds)
+            self._open[incarnation, epoch] = outcome
+            if epoch <= chain.epoch:
+                self.follow(chain)
+        return outcome
+
+    def of_unverified(self, epoch: int, checkpointed: int) -> EpochOutcome:
+        outcome = self._open.get((b"", epoch))
+        if outcome is None:
+            outcome = EpochOutcome(b"", epoch, self._timeout_seconds)
+            self._open[b"", epoch] = outcome
+            self.checkpointed(checkpointed)
+        return outcome
+
+    def follow(self, chain: Chain) -> None:
+        """Settle what the chain decides: certified if the certificate of the epoch names the incarnation, else lost."""
+        for key, outcome in list(self._open.items()):
+            if outcome.epoch <= chain.epoch:
+                del self._open[key]
+                if chain.incarnation_of(outcome.epoch) == outcome.incarnation:
+                    outcome.settle()
+                else:
+                    self._lose(outcome, ProvisionalLostError(outcome.epoch))
+
+    def checkpointed(self, epoch: int) -> None:
+        """An unverified server says that everything up to `epoch` is on disk."""
+        for key, outcome in list(self._open.items()):
+            if outcome.epoch <= epoch:
+                del self._open[key]
+                outcome.settle()
+
+    def incarnation_ended(self, incarnation: bytes) -> None:
+        """The chain has come to the head of another incarnation: what `incarnation` left open, it cannot certify."""
+        for key, outcome in list(self._open.items()):
+            if outcome.incarnation == incarnation:
+                del self._open[key]
+                self._lose(outcome, ProvisionalLostError(outcome.epoch))
+
+    def fail_all(self, error: KVStoreError) -> None:
+        for outcome in self._open.values():
+            self._lose(outcome, error)
+        self._open.clear()
+
+    def _lose(self, outcome: EpochOutcome, error: KVStoreError) -> None:
+        outcome.settle(error)
+        self.answers_lost = True
+        self.unreported = self.unreported or error

@@ -1,0 +1,124 @@
+"""What calls return: answers with their receipt, provisional until its epoch is certified.
+
+All answers of one epoch share one `EpochOutcome`, so what waits for a certificate is a few objects per epoch, however
+many operations ran. An outcome is settled once, by the session; answers may be kept as long as one likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from kvstore_client._errors import CertificateTimeoutError, KVStoreError
+
+
+class EpochOutcome:
+    """Whether the operations of one epoch, of one incarnation, hold: provisional, then certified or failed."""
+
+    __slots__ = ("_waiters", "epoch", "error", "incarnation", "settled", "timeout_seconds")
+
+    def __init__(self, incarnation: bytes, epoch: int, timeout_seconds: float) -> None:
+        self.incarnation = incarnation
+        self.epoch = epoch
+        self.timeout_seconds = timeout_seconds
+        self.settled = False
+        self.error: KVStoreError | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def settle(self, error: KVStoreError | None = None) -> None:
+        """Certified, or, with `error`, not. Only the first call counts."""
+        if self.settled:
+            return
+        self.settled, self.error = True, error
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def wait(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the timeout's error names the epoch
+        """Return when certified. Raises CertificateTimeoutError after `timeout` seconds (default: the client's)."""
+        if not self.settled:
+            seconds = self.timeout_seconds if timeout is None else timeout
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                async with asyncio.timeout(seconds):
+                    await waiter
+            except TimeoutError:
+                raise CertificateTimeoutError(self.epoch, seconds) from None
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+        if self.error is not None:
+            raise self.error
+
+
+class Receipt:
+    """A verified receipt: at or before timestamp `ts` (epoch << 32 | counter) the operation ran."""
+
+    __slots__ = ("outcome", "ts")
+
+    def __init__(self, ts: int, outcome: EpochOutcome) -> None:
+        self.ts = ts
+        self.outcome = outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Common to all answers."""
+
+    receipt: Receipt
+
+    @property
+    def ts(self) -> int:
+        """The verifier's clock when the request that held the operation had run."""
+        return self.receipt.ts
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose certificate certifies this answer."""
+        return self.receipt.ts >> 32
+
+    @property
+    def is_certified(self) -> bool:
+        return self.receipt.outcome.settled and self.receipt.outcome.error is None
+
+    async def certified(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the timeout's error names the epoch
+        """Wait until the monitor has certified this answer: from then on it is linearizable and durable.
+
+        Raises CertificateTimeoutError after `timeout` seconds (default: the client's `certificate_timeout`),
+        ProvisionalLostError if the server restarted first, or the IntegrityError that was found.
+        """
+        await self.receipt.outcome.wait(timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Value(Answer):
+    """Of `get`. `value`: None if there is none."""
+
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written(Answer):
+    """Of `put`, `delete`, and changes of the authorized clients, which always apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt(Answer):
+    """Of `insert` and `compare_and_set`. `applied`: whether it took effect.
+
+    If `compare_and_set` did not, `value` is the value that is there instead; `value_left_out` says that it did not
+    fit into the answer, and has to be fetched by `get`.
+    """
+
+    applied: bool
+    value: bytes | None = None
+    value_left_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Answer):
+    """Of `increment`. `value`: the new number."""
+
+    value: int

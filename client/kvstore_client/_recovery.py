@@ -1,0 +1,112 @@
+"""What becomes of operations when a connection, a session or a server was lost. Pure decisions, no bytes.
+
+**Same incarnation, resumed.** `last` of the monitor's answer splits what was in flight, for good: requests up to it ran
+(puts and deletes are answered as applied, at or before its ts; gets are asked again; of the others the result is lost),
+later ones never will, so they are sent again in the new generation.
+
+**New incarnation.** The monitor says what its sealed state knows of the former session.
+- *Answered*: requests up to `former_last` took effect, certified; later ones did not and never will.
+- *Unknown*: the session is not in the sealed state, because none was sealed while it existed, or because the monitor
+  has told it once already, or had to forget it. Those differ in the chain: a request can only have run in an epoch
+  after the last one that was certified when it was sent (`Sent.epoch_min`). If the former incarnation certified no
+  epoch that late, the request did not take effect. Otherwise nobody can say: OutcomeUnknownError.
+- Answers of epochs that the former incarnation did not certify are lost (ProvisionalLostError): the new one has
+  certified, or will certify, those epochs itself.
+- If an answered operation was lost, nothing that was called before the loss is applied after it: what never ran is
+  then not sent again but fails with NotAppliedError. So the certified operations of a client are a prefix of its
+  calls, up to the moment when it learns of the loss.
+
+**Same incarnation, but the session is gone** (the host closed it, or says so): answered operations are certified as
+ever; what was in flight may have run, or may run yet if the host lied: gets are asked again, the others are unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kvstore_client._errors import KVStoreError, NotAppliedError, OutcomeUnknownError, ResultLostError
+from kvstore_client._lane import Lane, Sent
+from kvstore_client._operations import DELETE, GET, PUT, Operation
+from kvstore_client._receipts import Receipt, Written
+
+
+def settle_ran(sent: Sent, receipt: Receipt) -> list[Operation]:
+    """The request ran, at or before the receipt's ts. Returns what is to be asked again."""
+    again = []
+    for operation in _unsettled(sent.operations):
+        if operation.code == GET:
+            again.append(operation)
+        elif operation.code in (PUT, DELETE):
+            operation.call.deliver(operation.index, Written(receipt))
+        else:
+            error = ResultLostError("the operation ran, but the connection was lost with its result: read the key")
+            operation.call.fail(operation.index, error)
+    return again
+
+
+def settle_unknown(sent: Sent) -> list[Operation]:
+    """Nobody can say whether the request ran. Returns what is to be asked again."""
+    again = []
+    for operation in _unsettled(sent.operations):
+        if operation.code == GET:
+            again.append(operation)
+        else:
+            error = OutcomeUnknownError(
+                "the session ended without an answer: the operation may have taken effect or not, or may do so yet"
+            )
+            operation.call.fail(operation.index, error)
+    return again
+
+
+def fail_all(operations: Iterable[Operation], error: KVStoreError) -> None:
+    for operation in _unsettled(operations):
+        operation.call.fail(operation.index, error)
+
+
+def after_resume(lane: Lane, last: int, receipt: Receipt) -> None:
+    """Settle what a resumed lane had in flight, and queue the rest again, in order, before what is queued."""
+    again: list[Operation] = []
+    for sent in lane.in_flight:
+        again += settle_ran(sent, receipt) if sent.sequence <= last else _unsettled(sent.operations)
+    lane.in_flight.clear()
+    lane.sequence = last
+    lane.queue.extendleft(reversed(again))
+
+
+def after_restart(
+    lanes: list[Lane], former_last: list[int] | None, receipt: Receipt, certified_last: int, answers_lost: bool
+) -> list[Operation]:
+    """Settle the lanes of a session of a former incarnation. Returns what is to be sent in the new session.
+
+    `certified_last`: the last epoch that the former incarnation certified. `receipt`: for what took effect by then.
+    """
+    again: list[Operation] = []
+    for lane in lanes:
+        for sent in lane.in_flight:
+            if former_last is not None and sent.sequence <= former_last[lane.thread]:
+                again += settle_ran(sent, receipt)
+            elif former_last is not None or sent.epoch_min > certified_last:
+                again += _unsettled(sent.operations)
+            else:
+                again += settle_unknown(sent)
+        again += lane.queue
+    if answers_lost:
+        error = NotAppliedError("the server restarted and lost answers of this client; this operation was not applied")
+        fail_all(again, error)
+        again = []
+    return again
+
+
+def after_session_gone(lanes: list[Lane]) -> list[Operation]:
+    """Settle the lanes of a session that ended within its incarnation. Returns what is to be sent in the new one."""
+    again: list[Operation] = []
+    for lane in lanes:
+        for sent in lane.in_flight:
+            again += settle_unknown(sent)
+        again += lane.queue
+    return again
+
+
+def _unsettled(operations: Iterable[Operation]) -> list[Operation]:
+    """Those whose call still waits: a call that has failed in the meantime must not run later."""
+    return [operation for operation in operations if not operation.call.settled]

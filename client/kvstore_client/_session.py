@@ -1,0 +1,493 @@
+"""The client's side of the protocol, sans I/O: bytes and events in, bytes and settled calls out.
+
+A `Session` lives as long as the client, over any number of connections. Each connection goes through
+
+    GREETING ─► RESUMING ─► READY              the monitor still has the session
+        │           │
+        └───────────┴─► HELLO ─► CATCHING_UP ─► READY      a new session; certificates up to its head are followed first
+
+Invariants: nothing is sent before the greeting is checked; no operation is sent, and none is settled by a hello, before
+the chain of certificates has reached the head that the hello names; an integrity or protocol error is final
+(`failure`). What the host alone says (rejected, errors) can only make the client reconnect or give up.
+
+It draws its random numbers from the function that it is given, and has no clock, no socket and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from kvstore_client import _recovery
+from kvstore_client._certificates import Certificate, Chain, UnverifiedCertificate
+from kvstore_client._crypto import SessionKeys, ephemeral_public
+from kvstore_client._errors import (
+    ConnectionLostError,
+    ForbiddenError,
+    IdentityError,
+    IntegrityError,
+    KeyRequiredError,
+    KVStoreError,
+    OutcomeUnknownError,
+    ProtocolError,
+    RefusedError,
+    TransportError,
+    UnknownKeyError,
+    ViolationError,
+)
+from kvstore_client._frames import (
+    FrameType,
+    Greeting,
+    Rejected,
+    decode_checkpoint,
+    decode_error,
+    encode_certificates,
+    encode_frame,
+)
+from kvstore_client._lane import Lane, Turn
+from kvstore_client._messages import (
+    AdminOp,
+    FormerSession,
+    Role,
+    ServerHello,
+    UnverifiedResumed,
+    UnverifiedServerHello,
+    encode_client_hello,
+    encode_resume,
+)
+from kvstore_client._operations import GET, Operation
+from kvstore_client._outcomes import Outcomes
+from kvstore_client._questions import AdminCallback, AdminLine, Callback, HostQuestions
+from kvstore_client._receipts import EpochOutcome, Receipt
+from kvstore_client._violations import UnverifiedViolation
+
+CERTIFICATES_MAX = 4096
+"""Certificates asked for at once while catching up: 690 KB."""
+
+_ERROR_TEXT_MAX = 200
+_REJECTED = {1: "unknown session", 2: "bad mac", 3: "bad sequence", 4: "bad generation", 5: "wrong thread"}
+
+
+class Phase(Enum):
+    OFFLINE = auto()
+    GREETING = auto()
+    RESUMING = auto()
+    HELLO = auto()
+    CATCHING_UP = auto()
+    READY = auto()
+
+
+@dataclass(slots=True)
+class Current:
+    """The session that operations are sent in."""
+
+    role: Role
+    incarnation: bytes
+    turn: Turn
+    lanes: list[Lane]
+    former_key: bytes
+    admin: AdminLine | None
+
+
+class Session:
+    """`identity`: the monitor's public key, or None to talk to an unverified server. `chain`: what was remembered."""
+
+    def __init__(
+        self,
+        identity: bytes | None,
+        client_seed: bytes | None,
+        chain: Chain | None,
+        random_bytes: Callable[[int], bytes],
+        certificate_timeout_seconds: float,
+    ) -> None:
+        self._identity = identity
+        self._client_seed = client_seed
+        self.chain = chain
+        self._random_bytes = random_bytes
+        self.outcomes = Outcomes(certificate_timeout_seconds)
+        self.phase = Phase.OFFLINE
+        self.failure: KVStoreError | None = None
+        self.dropped: TransportError | None = None
+        """Why this connection is of no more use; the shell closes it and makes another."""
+        self.greeting: Greeting | None = None
+        self.receipts_count = 0
+        self._output: list[bytes] = []
+        self._current: Current | None = None
+        self._questions = HostQuestions()
+        self._checkpointed = 0
+        self._asked_to = 0
+        self._target = 0
+        self._hello_secret = b""
+        self._client_hello = b""
+        self._hello: ServerHello | None = None
+        self._resumes: dict[int, bytes] = {}
+        self._resume_rejected = False
+        self._handlers: dict[int, Callable[[bytes], None]] = {
+            FrameType.RECEIPT: self._on_receipt,
+            FrameType.CERTIFICATE: self._on_certificate,
+            FrameType.GREETING: self._on_greeting,
+            FrameType.HELLO_OK: self._on_hello_ok,
+            FrameType.RESUMED: self._on_resumed,
+            FrameType.REJECTED: self._on_rejected,
+            FrameType.VIOLATION: self._on_violation,
+            FrameType.ADMIN_ANSWER: self._on_admin_answer,
+            FrameType.STATUS_ANSWER: lambda body: self._questions.answer(FrameType.STATUS_ANSWER, body),
+            FrameType.KEYS_ANSWER: lambda body: self._questions.answer(FrameType.KEYS_ANSWER, body),
+            FrameType.CHECKPOINT: self._on_checkpoint,
+            FrameType.ERROR: self._on_error,
+        }
+
+    # What the shell does with a connection.
+
+    def connection_made(self) -> None:
+        self.phase, self.dropped = Phase.GREETING, None
+        self._asked_to = self._target = 0
+        self._hello = None
+        self._resumes.clear()
+        self._output.clear()
+
+    def connection_lost(self) -> None:
+        self.phase = Phase.OFFLINE
+        self._questions.fail_all(ConnectionLostError("the connection was lost before the server answered"))
+
+    def receive(self, kind: int, body: bytes) -> None:
+        """One frame from the server. Never raises: a final error is in `failure`, a useless connection in `dropped`."""
+        if self.failure is not None or self.dropped is not None:
+            return
+        try:
+            handler = self._handlers.get(kind)
+            if handler is None:
+                raise ProtocolError(f"the server sent a frame of unknown type {kind:#x}")
+            if self.phase is Phase.GREETING and kind not in (FrameType.GREETING, FrameType.ERROR, FrameType.VIOLATION):
+                raise ProtocolError("the server did not begin with a greeting")
+            handler(body)
+        except TransportError as error:
+            self.dropped = error
+        except (IntegrityError, ProtocolError, RefusedError) as error:
+            self.fail(error)
+
+    def take_output(self) -> list[bytes]:
+        """Frames to send, in order."""
+        output, self._output = self._output, []
+        return output
+
+    # What the shell asks for.
+
+    def submit(self, operation: Operation) -> None:
+        """Queue an operation. Sent by the next `flush`, or when there is a connection again."""
+        current = self._current
+        assert current is not None, "operations come after the first connection"
+        if self.failure is not None:
+            operation.call.fail(operation.index, self.failure)
+        elif operation.code != GET and current.role < Role.WRITE:
+            error = ForbiddenError("this client's key may only read")
+            operation.call.fail(operation.index, error)
+        else:
+            current.lanes[operation.key_hash[0] * len(current.lanes) >> 8].queue.append(operation)
+
+    def flush(self) -> None:
+        """Make requests of what is queued, as far as the limits of requests in flight allow."""
+        if self.phase is Phase.READY and self._current is not None and self.greeting is not None:
+            for lane in self._current.lanes:
+                while (frame := lane.next_frame(self.greeting.frame_bytes_max)) is not None:
+                    self._output.append(frame)
+
+    def ask_host(self, kind: FrameType, frame: bytes, callback: Callback) -> None:
+        self._questions.ask(kind, callback)
+        self._output.append(frame)
+
+    def ask_admin(self, op: AdminOp, arguments: bytes, callback: AdminCallback) -> None:
+        admin = self._current.admin if self._current else None
+        if admin is None:
+            raise RefusedError("an unverified server has no authorized clients")
+        self._output.append(admin.ask(op, arguments, callback))
+
+    @property
+    def awaited_epoch(self) -> int | None:
+        """While catching up: the next epoch whose certificate is missing."""
+        return self.chain.epoch + 1 if self.phase is Phase.CATCHING_UP and self.chain else None
+
+    @property
+    def role(self) -> Role | None:
+        return self._current.role if self._current else None
+
+    @property
+    def threads(self) -> int:
+        return len(self._current.lanes) if self._current else 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether an operation or question waits for an answer."""
+        current = self._current
+        if current is None:
+            return False
+        lanes_busy = any(lane.queue or lane.in_flight for lane in current.lanes)
+        return lanes_busy or (current.admin is not None and current.admin.pending)
+
+    def outcome(self, epoch: int) -> EpochOutcome:
+        """The outcome of an epoch of the current incarnation."""
+        assert self._current is not None
+        if self.chain is None:
+            return self.outcomes.of_unverified(epoch, self._checkpointed)
+        return self.outcomes.of(self._current.incarnation, epoch, self.chain)
+
+    def abandon(self, error: KVStoreError) -> None:
+        """Fail every waiting call. What is in flight stays known, but is not sent again."""
+        if self._current is not None:
+            for lane in self._current.lanes:
+                for sent in lane.in_flight:
+                    _recovery.fail_all(sent.operations, error)
+                _recovery.fail_all(lane.queue, error)
+                lane.queue.clear()
+            if self._current.admin is not None:
+                self._current.admin.fail(error)
+        self._questions.fail_all(error)
+
+    def fail(self, error: KVStoreError) -> None:
+        """Final: every waiting and every later call fails with `error`."""
+        if self.failure is None:
+            self.failure = error
+            self.phase = Phase.OFFLINE
+            self.abandon(error)
+            self.outcomes.fail_all(error)
+
+    # Connecting.
+
+    def _on_greeting(self, body: bytes) -> None:
+        if self.phase is not Phase.GREETING:
+            raise ProtocolError("the server greets twice")
+        self.greeting = Greeting.decode(body)
+        if self.greeting.unverified != (self._identity is None):
+            if self.greeting.unverified:
+                raise IdentityError(
+                    "the server says that it runs without a monitor (unverified): nothing that it answers could be "
+                    "checked. If that is meant, connect with unverified=True"
+                )
+            raise ProtocolError("the server has a monitor: connect without unverified=True, with its fingerprint")
+        if self._identity is None:
+            self._adopt_unverified(self.greeting)
+        elif self._current is not None:
+            self._send_resumes(self._current)
+        else:
+            self._send_hello()
+
+    def _send_resumes(self, current: Current) -> None:
+        """Every thread gets the new generation, so that a request held back anywhere can never run."""
+        self.phase, self._resume_rejected = Phase.RESUMING, False
+        current.turn.generation += 1
+        for lane in current.lanes:
+            assert lane.request_key is not None
+            resume = encode_resume(
+                lane.request_key, current.turn.session, current.turn.generation, lane.thread, self._random_bytes(16)
+            )
+            self._resumes[lane.thread] = resume
+            self._output.append(encode_frame(FrameType.RESUME, resume))
+
+    def _on_resumed(self, body: bytes) -> None:
+        unverified, current = UnverifiedResumed(body), self._current
+        resume = self._resumes.get(unverified.thread)
+        if self.phase is not Phase.RESUMING or current is None or resume is None:
+            raise ProtocolError("the server answers a resume that nobody sent")
+        lane = current.lanes[unverified.thread]
+        assert lane.receipt_key is not None
+        last, ts = unverified.verify(lane.receipt_key, resume)
+        if not lane.acknowledged <= last <= lane.sequence:
+            raise ProtocolError(f"thread {lane.thread}: the monitor resumes after {last}, out of range")
+        del self._resumes[lane.thread]
+        current.turn.after_ts = max(current.turn.after_ts, ts)
+        _recovery.after_resume(lane, last, Receipt(ts, self.outcome(ts >> 32)))
+        self._resumes_answered()
+
+    def _resumes_answered(self) -> None:
+        if self._resumes or self._current is None:
+            return
+        if self._resume_rejected:
+            self._send_hello()
+            return
+        assert self.chain is not None
+        self.phase = Phase.READY
+        # Certificates may have been released while there was no connection.
+        self._output.append(encode_certificates(self.chain.epoch + 1, CERTIFICATES_MAX))
+        again = self._current.admin.again() if self._current.admin else None
+        if again is not None:
+            self._output.append(again)
+
+    def _send_hello(self) -> None:
+        assert self._identity is not None
+        self.phase = Phase.HELLO
+        former, current = None, self._current
+        if current is not None:
+            former = FormerSession(current.incarnation, current.turn.session, current.former_key)
+        self._hello_secret = self._random_bytes(32)
+        public = ephemeral_public(self._hello_secret)
+        self._client_hello = encode_client_hello(self._identity, public, self._client_seed, former)
+        self._output.append(encode_frame(FrameType.HELLO, self._client_hello))
+
+    def _on_hello_ok(self, body: bytes) -> None:
+        if self.phase is not Phase.HELLO:
+            raise ProtocolError("the server answers a hello that nobody sent")
+        assert self._identity is not None
+        hello = UnverifiedServerHello(body).verify(self._identity, self._client_hello)
+        if self.chain is None:
+            self.chain = Chain.since(self._identity, hello.head)
+        else:
+            self.chain.claim(hello.head)
+        self.phase, self._hello = Phase.CATCHING_UP, hello
+        self._catch_up()
+
+    def _catch_up(self, seen_epoch: int = 0) -> None:
+        """Ask for certificates that are missing up to the hello's head, or to one that came early."""
+        assert self.chain is not None
+        hello, epoch = self._hello, self.chain.epoch
+        self._target = max(self._target, seen_epoch, hello.head.epoch if hello else 0)
+        if self._asked_to <= epoch < self._target:
+            self._asked_to = min(self._target, epoch + CERTIFICATES_MAX)
+            self._output.append(encode_certificates(epoch + 1, self._asked_to - epoch))
+        if hello is not None and epoch >= hello.head.epoch:
+            self._hello = None
+            self._adopt(hello)
+
+    def _adopt(self, hello: ServerHello) -> None:
+        """The new session takes over from the former one, if any."""
+        assert self.chain is not None
+        try:
+            keys = SessionKeys(self._hello_secret, hello.ephemeral, self._client_hello, hello.data)
+        except ValueError as error:
+            raise IdentityError("the server hello holds a useless ephemeral key", {"hello": hello.data}) from error
+        former = self._current
+        again = self._settle_former(former, hello) if former else []
+        same_incarnation = former is not None and former.incarnation == hello.incarnation
+        after_ts = former.turn.after_ts if former and same_incarnation else 0
+        turn = Turn(hello.session, 1, after_ts, self.chain.epoch + 1)
+        lanes = [Lane(thread, keys.request(thread), keys.receipt(thread), turn) for thread in range(hello.threads)]
+        admin = AdminLine(keys.admin, hello.session)
+        self._current = Current(hello.role, hello.incarnation, turn, lanes, keys.former, admin)
+        self.phase = Phase.READY
+        for operation in again:
+            self.submit(operation)
+
+    def _settle_former(self, former: Current, hello: ServerHello) -> list[Operation]:
+        assert self.chain is not None
+        if former.admin is not None:
+            former.admin.fail(OutcomeUnknownError("the session ended: list the clients to see what holds"))
+        if former.incarnation == hello.incarnation:
+            return _recovery.after_session_gone(former.lanes)
+        if hello.former_last is not None and len(hello.former_last) != len(former.lanes):
+            raise ProtocolError("server hello: the former session had another number of threads")
+        self.outcomes.incarnation_ended(former.incarnation)
+        certified = EpochOutcome(former.incarnation, hello.head.epoch, 0.0)
+        certified.settle()
+        receipt = Receipt(hello.head.epoch << 32, certified)
+        last = self.chain.last_epoch_of(former.incarnation)
+        lost, self.outcomes.answers_lost = self.outcomes.answers_lost, False
+        return _recovery.after_restart(former.lanes, hello.former_last, receipt, last, lost)
+
+    def _adopt_unverified(self, greeting: Greeting) -> None:
+        again: list[Operation] = []
+        if self._current is not None:
+            self.outcomes.fail_all(OutcomeUnknownError("the connection to the unverified server was lost"))
+            again = _recovery.after_session_gone(self._current.lanes)
+        turn = Turn(session=0, generation=1, after_ts=0, epoch_min=0)
+        lanes = [Lane(thread, None, None, turn) for thread in range(greeting.workers)]
+        self._current = Current(Role.WRITE, b"", turn, lanes, b"", None)
+        self._checkpointed = 0
+        self.phase = Phase.READY
+        for operation in again:
+            self.submit(operation)
+
+    # Answers.
+
+    def _on_receipt(self, body: bytes) -> None:
+        end = 4 + int.from_bytes(body[:4], "little")
+        receipt, current = body[4:end], self._current
+        if end > len(body) or len(receipt) < 14:
+            raise ProtocolError("a receipt frame that is cut short")
+        thread = int.from_bytes(receipt[12:14], "little")
+        if current is None or thread >= len(current.lanes):
+            raise ProtocolError(f"a receipt of thread {thread}, which does not exist")
+        ts = current.lanes[thread].receive(receipt, body[end:], self.outcome)
+        if ts > current.turn.after_ts:
+            current.turn.after_ts = ts
+        self.receipts_count += 1
+
+    def _on_certificate(self, body: bytes) -> None:
+        unverified = UnverifiedCertificate(body)
+        if self.chain is None:
+            raise ProtocolError("the server sent a certificate before a hello")
+        certificate = self.chain.extend(unverified)
+        if certificate is None:
+            self._catch_up(unverified.epoch)
+            return
+        self._certified(certificate)
+        self._catch_up()
+
+    def _certified(self, certificate: Certificate) -> None:
+        assert self.chain is not None
+        self.outcomes.follow(self.chain)
+        current = self._current
+        if current is None:
+            return
+        if current.incarnation == certificate.incarnation:
+            current.turn.epoch_min = certificate.epoch + 1
+        elif self.phase is Phase.READY:
+            raise ConnectionLostError("the server has restarted")
+
+    def _on_checkpoint(self, body: bytes) -> None:
+        if self._identity is not None:
+            raise ProtocolError("a server with a monitor sent a checkpoint in place of certificates")
+        self._checkpointed = decode_checkpoint(body)
+        self.outcomes.checkpointed(self._checkpointed)
+
+    def _on_admin_answer(self, body: bytes) -> None:
+        if self._current is None or self._current.admin is None:
+            raise ProtocolError("the server sent an admin answer that nobody asked for")
+        self._current.admin.answer(body)
+
+    # What only the host says.
+
+    def _on_rejected(self, body: bytes) -> None:
+        rejected, current = Rejected.decode(body), self._current
+        if current is None or rejected.session != current.turn.session:
+            return
+        if self.phase is Phase.RESUMING:
+            if self._resumes.pop(rejected.thread, None) is not None:
+                self._resume_rejected = True
+                self._resumes_answered()
+            return
+        admin = current.admin
+        if admin is not None and admin.pending and admin.sequence == rejected.sequence:
+            of_a_lane = rejected.thread < len(current.lanes) and any(
+                sent.sequence == rejected.sequence for sent in current.lanes[rejected.thread].in_flight
+            )
+            if not of_a_lane and admin.rejected():
+                return
+        reason = _REJECTED.get(rejected.reason, f"reason {rejected.reason}")
+        raise ConnectionLostError(f"the server says that the monitor rejected a request: {reason}")
+
+    def _on_violation(self, body: bytes) -> None:
+        if self._identity is None:
+            raise ProtocolError("an unverified server sent a violation")
+        violation = UnverifiedViolation(body).verify(self._identity)
+        current = self._current
+        other_store = self.chain is not None and self.chain.instance != violation.instance
+        past = self.phase is Phase.READY and current is not None and current.incarnation != violation.incarnation
+        if other_store or past:
+            raise ProtocolError("the server sent a violation of another store, or of the past")
+        raise ViolationError(violation, {"violation": body})
+
+    def _on_error(self, body: bytes) -> None:
+        code, text = decode_error(body)
+        said = f"the server says: {text[:_ERROR_TEXT_MAX]!r} (error {code})"
+        if code == 4:
+            digits = text[: len(text) - len(text.lstrip("0123456789"))]
+            refusal = int(digits[:3]) if digits else 0
+            if refusal == 5:
+                raise ConnectionLostError(said)
+            kinds = {3: UnknownKeyError, 4: KeyRequiredError}
+            raise kinds.get(refusal, RefusedError)(said, refusal)
+        if code == 6:
+            raise ConnectionLostError(said)
+        if code == 8:
+            raise RefusedError(f"{said}, but showed no violation that the monitor signed", code)
+        raise ProtocolError(said)
