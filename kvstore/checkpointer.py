@@ -84,7 +84,9 @@ def check_meta(row: bytes | None, *, verified: bool) -> Json | None:
         version, store_verified = int(meta["format"]), bool(meta["verified"])
         int(meta["epoch"]), int(meta["threads"])
     except (ValueError, KeyError, TypeError) as error:
-        raise StorageError("the store's meta row cannot be read: this is not a ZetaKV store, or it is damaged") from error
+        raise StorageError(
+            "the store's meta row cannot be read: this is not a ZetaKV store, or it is damaged"
+        ) from error
     if version != FORMAT_VERSION:
         raise StorageError(
             f"the store has format {version}, this release reads format {FORMAT_VERSION}: use the release that wrote it"

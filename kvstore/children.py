@@ -171,8 +171,8 @@ def find_monitor() -> str:
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which(MONITOR_BINARY)
     if found is None:
         raise ServiceError(
-            f"{MONITOR_BINARY} is not installed: install the package zetakv-monitor, name a running one with --monitor, "
-            "or serve without verification with --unverified"
+            f"{MONITOR_BINARY} is not installed: install the package zetakv-monitor, "
+            "name a running one with --monitor, or serve without verification with --unverified"
         )
     return found
 

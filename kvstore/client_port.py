@@ -158,6 +158,8 @@ class ClientPort:
         self._numbers = 0
         self._pending_frames = 0
         self._pending_bytes = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
         self._held_by_owner = False
         self._held_by_bytes = False
 
@@ -166,10 +168,9 @@ class ClientPort:
         """Whether nothing more is read from clients for now."""
         return self._held_by_owner or self._held_by_bytes
 
-    @property
-    def quiet(self) -> bool:
-        """Whether every frame that arrived is answered."""
-        return self._pending_frames == 0
+    async def quiet(self) -> None:
+        """Wait until every frame that arrived is answered."""
+        await self._quiet.wait()
 
     @property
     def connections(self) -> int:
@@ -212,6 +213,10 @@ class ClientPort:
     def count(self, frames: int, size: int) -> None:
         self._pending_frames += frames
         self._pending_bytes += size
+        if self._pending_frames:
+            self._quiet.clear()
+        else:
+            self._quiet.set()
         if self._held_by_bytes:
             if self._pending_bytes < limits.QUEUED_BYTES_MAX // 2:
                 self._held_by_bytes = False

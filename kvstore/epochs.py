@@ -136,6 +136,4 @@ class Epochs:
 
     def _expect(self, phase: Phase, epoch: int, what: str) -> None:
         if self.phase is not phase or epoch != self.open_epoch:
-            raise OutOfTurnError(
-                f"{what} of epoch {epoch}, while epoch {self.open_epoch} is {self.phase.value}"
-            )
+            raise OutOfTurnError(f"{what} of epoch {epoch}, while epoch {self.open_epoch} is {self.phase.value}")

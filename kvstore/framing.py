@@ -1,4 +1,4 @@
-"""Frames of `length: u32, type: u8, body`, the one framing of every byte stream of the host (protocol sections 6 and 8).
+"""Frames of `length: u32, type: u8, body`: the framing of every byte stream of the host (protocol sections 6 and 8).
 
 `FrameParser` is sans-IO: bytes in, whole frames out, never more memory than one frame of the allowed length and one
 chunk of input. `FrameProtocol` is its thin asyncio shell. What a frame means is not known here.

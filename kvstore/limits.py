@@ -30,8 +30,8 @@ QUEUED_BYTES_MAX: Final = 256 * MIB
 """Unanswered bytes of all connections before those that send more are no longer read: memory of one worker."""
 WRITE_BUFFER_BYTES_MAX: Final = 64 * MIB
 """A client that lets this much pile up does not read: it is dropped, so that it costs no one else memory."""
-CERTIFICATES_AT_ONCE_MAX: Final = 1_000
-"""Certificates in one answer: 170 KB of frames, so that a catch-up does not stop the others."""
+CERTIFICATES_AT_ONCE_MAX: Final = 4_096
+"""Certificates in one answer: 700 KB of frames, so that a catch-up does not stop the others."""
 KEYS_AT_ONCE_MAX: Final = 4_096
 """Keys in one listing: with keys of the default length they fit into one frame."""
 KEYS_SCANNED_AT_ONCE: Final = 256

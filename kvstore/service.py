@@ -37,15 +37,21 @@ class ServiceEvents(Protocol):
 
 
 class Service:
-    """Reacts to the messages of workers, checkpointer and monitor. `workers` and `checkpointer` are started already."""
+    """Reacts to the messages of workers, checkpointer and monitor. The children are started already."""
 
     def __init__(
-        self, config: ServeConfig, checkpointer: Child, workers: Sequence[Child], events: ServiceEvents
+        self,
+        config: ServeConfig,
+        checkpointer: Child,
+        workers: Sequence[Child],
+        gateway: Child | None,
+        events: ServiceEvents,
     ) -> None:
         self.violation: Violation | None = None
         self._config = config
         self._checkpointer = checkpointer
         self._workers = workers
+        self._informed = [*workers, *([] if gateway is None else [gateway])]
         self._events = events
         self._monitor: MonitorControl | None = None
         self._started: Started | None = None
@@ -137,7 +143,8 @@ class Service:
     def _finish(self, epoch: int, certificate: bytes) -> None:
         for child in self._workers:
             child.send(ToChild.DURABLE, EPOCH.pack(epoch))
-            if certificate:
+        if certificate:
+            for child in self._informed:
                 child.send(ToChild.CERTIFICATE, EPOCH.pack(epoch), certificate)
         self._progress.set()
         if self._urgent:
@@ -171,7 +178,7 @@ class Service:
             return
         self.violation = violation
         logger.critical("INTEGRITY VIOLATION %s", violation.summary())
-        for child in self._workers:
+        for child in self._informed:
             child.send_json(ToChild.VIOLATION, violation.to_json())
         self._progress.set()
         self._events.service_violated(violation)

@@ -15,7 +15,9 @@ _ROOM: Final = 64
 class Sessions:
     """Counts connections per session; one without any is idle since a time, in seconds."""
 
-    def __init__(self, sessions_max: int = limits.SESSIONS_MAX, idle_seconds: float = limits.SESSION_IDLE_SECONDS) -> None:
+    def __init__(
+        self, sessions_max: int = limits.SESSIONS_MAX, idle_seconds: float = limits.SESSION_IDLE_SECONDS
+    ) -> None:
         self._target = max(sessions_max - _ROOM, 1)
         self._idle_seconds = idle_seconds
         self._connections: dict[int, int] = {}

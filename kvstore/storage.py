@@ -12,7 +12,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import lmdb
 
@@ -130,12 +130,12 @@ class LmdbReader:
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         get = self._transaction.get
         with _storage_errors(self._path):
-            return [get(key) for key in keys]
+            return cast(list[bytes | None], [get(key) for key in keys])
 
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         with _storage_errors(self._path), self._transaction.cursor() as cursor:
             if cursor.set_range(first):
-                for key, row in cursor:
+                for key, row in cast(Iterable[tuple[bytes, bytes]], cursor):
                     if key >= end:
                         break
                     yield key, row
@@ -158,7 +158,9 @@ class LmdbWriter:
         with _storage_errors(path):
             created = not path.exists()
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._environment = lmdb.open(str(path), map_size=0 if not created else map_bytes_start, max_readers=_READERS_MAX)
+            self._environment = lmdb.open(
+                str(path), map_size=0 if not created else map_bytes_start, max_readers=_READERS_MAX
+            )
             if self._environment.info()["map_size"] < map_bytes_start:
                 self._environment.set_mapsize(map_bytes_start)
             self._environment.reader_check()
@@ -169,7 +171,7 @@ class LmdbWriter:
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with _storage_errors(self._path), self._environment.begin() as transaction:
-            return [transaction.get(key) for key in keys]
+            return cast(list[bytes | None], [transaction.get(key) for key in keys])
 
     def write(self, rows: Sequence[Row]) -> None:
         puts = sorted((key, value) for key, value in rows if value is not None)

@@ -11,13 +11,13 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kvstore import limits
 from kvstore.children import Child, Children, ServiceError
 from kvstore.config import ChildConfig, ServeConfig
 from kvstore.data_directory import bind_ports, http_token, locked_data_directory, runtime_directory
-from kvstore.messages import Json, ToChild
+from kvstore.messages import EPOCH, Json, ToChild
 from kvstore.monitor_control import MonitorControl, Started
 from kvstore.monitor_link import MonitorLostError
 from kvstore.service import Service
@@ -92,7 +92,7 @@ class Supervisor:
         checkpointer = await self._children.start("kvstore.checkpointer", "checkpointer", self._child_config())
         workers = [await self._start_worker(index, listener) for index, listener in enumerate(listeners)]
         http_address = None if config.http_port is None else await self._start_gateway(config.http_port, address)
-        service = self._service = Service(config, checkpointer, workers, self)
+        service = self._service = Service(config, checkpointer, workers, self._gateway, self)
 
         opening = await self._or_fatal(checkpointer.ready())
         started = await self._start_monitor(service, opening) if config.verified else None
@@ -106,6 +106,8 @@ class Supervisor:
         if self._gateway is not None:
             await self._or_fatal(self._gateway.attached.wait())
             self._gateway.send_json(ToChild.BEGIN, {"fingerprint": fingerprint})
+            if started is not None and started.certificate:
+                self._gateway.send(ToChild.CERTIFICATE, EPOCH.pack(started.epoch - 1), started.certificate)
             await self._or_fatal(self._gateway.ready())
         is_open = config.open if started is None else started.open
         on_ready(Ready(address, http_address, fingerprint, config.workers, is_open))
@@ -120,7 +122,7 @@ class Supervisor:
         (listener,) = bind_ports(self._config.host, port, 1)
         with listener:
             http_address = _address_text(listener)
-            config = self._child_config(listen_descriptor=listener.fileno(), address=address)
+            config = self._child_config(listen_descriptor=listener.fileno(), address=_reachable(address))
             self._gateway = await self._children.start("kvstore.gateway", "gateway", config, [listener.fileno()])
         return http_address
 
@@ -128,9 +130,7 @@ class Supervisor:
         config = self._config
         if config.monitor is None:
             path = self._monitor_socket
-            await self._or_fatal(
-                self._children.start_monitor(path, config.monitor_state_path, open_mode=config.open)
-            )
+            await self._or_fatal(self._children.start_monitor(path, config.monitor_state_path, open_mode=config.open))
         self._monitor = MonitorControl(service)
         sealed = bytes.fromhex(opening["sealed"])
         try:
@@ -144,10 +144,8 @@ class Supervisor:
         self, service: Service, workers: list[Child], started: Started | None, opening: Json
     ) -> None:
         meta: Json | None = opening["meta"]
-        if started is not None:
-            first_epoch = started.epoch
-        else:
-            first_epoch = 1 if meta is None else meta["epoch"] + 1
+        after_checkpoint = 1 if meta is None else meta["epoch"] + 1
+        first_epoch = after_checkpoint if started is None else started.epoch
         begin = service.begin(first_epoch, self._monitor, started) | {
             "monitor": self._monitor_address,
             "fresh": meta is None,
@@ -237,7 +235,8 @@ class Supervisor:
     async def _or_fatal(self, step: Awaitable[_Result], seconds: float | None = limits.START_SECONDS) -> _Result:
         """The step's result. Raises what ends the service meanwhile, or TimeoutError."""
         task = asyncio.ensure_future(step)
-        done, _ = await asyncio.wait({task, self._fatal}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        watched: set[asyncio.Future[Any]] = {task, self._fatal}
+        done, _ = await asyncio.wait(watched, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if task in done:
             return task.result()
         task.cancel()
@@ -248,6 +247,11 @@ class Supervisor:
 
 async def _all_ready(children: list[Child]) -> list[Json]:
     return await asyncio.gather(*(child.ready() for child in children))
+
+
+def _reachable(address: str) -> str:
+    """The same port on this machine, where the service listens on all interfaces."""
+    return address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
 
 
 def _address_text(bound: socket.socket) -> str:

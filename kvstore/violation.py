@@ -7,45 +7,7 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-VIOLATION_NAMES: Final = {
-    1: "malformed_log",
-    2: "slot_out_of_range",
-    3: "slot_occupied",
-    4: "slot_empty",
-    5: "root_is_permanent",
-    6: "key_not_allowed",
-    7: "parent_not_internal",
-    8: "not_an_ancestor",
-    9: "value_not_initial",
-    10: "hash_mismatch",
-    11: "side_in_blum",
-    12: "already_cached",
-    13: "side_not_descendant",
-    14: "child_cached",
-    15: "side_names_other",
-    16: "link_mismatch",
-    17: "not_added_by_blum",
-    18: "not_added_by_merkle",
-    19: "epoch_closed",
-    20: "epoch_in_future",
-    21: "epoch_not_closing",
-    22: "unknown_thread",
-    23: "clock_not_passed",
-    24: "timestamp_not_increasing",
-    25: "timestamp_epoch",
-    26: "clock_overflow",
-    27: "request_in_progress",
-    28: "epoch_already_closing",
-    29: "epoch_not_closing_yet",
-    30: "cache_not_empty",
-    31: "no_request",
-    32: "wrong_record",
-    33: "not_absent",
-    40: "epoch_mismatch",
-    41: "rollback",
-    42: "sealed_state_invalid",
-    43: "bad_host_message",
-}
+from kvstore_client import VIOLATION_NAMES
 
 MISSING_ROW: Final = "missing_row"
 """The store lacks, or garbles, a row that a proof needs. Found by the host, so it has no code and no signature."""
@@ -123,7 +85,12 @@ class Violation:
         """What and where, without the name."""
         where = [
             f"{label} {value}"
-            for label, value in (("thread", self.thread), ("epoch", self.epoch), ("offset", self.offset), ("key", self.key))
+            for label, value in (
+                ("thread", self.thread),
+                ("epoch", self.epoch),
+                ("offset", self.offset),
+                ("key", self.key),
+            )
             if value is not None
         ]
         return self.text + (f" ({', '.join(where)})" if where else "")

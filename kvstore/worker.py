@@ -49,7 +49,6 @@ _SESSION_AT_IN_HELLO: Final = 40
 _CERTIFICATES: Final = struct.Struct("<IH")
 _KEYS: Final = struct.Struct("<32sI")
 _OWN: Final = 0
-_QUIET_POLL_SECONDS: Final = 0.005
 
 _SUPERVISOR_FRAMES: Final = frozenset({Client.HELLO, Client.ADMIN, Client.STATUS})
 _VERIFIED_FRAMES: Final = frozenset({Client.HELLO, Client.RESUME, Client.ADMIN, Client.CERTIFICATES})
@@ -151,8 +150,7 @@ class Worker:
         self._accepting = False
         if self._server is not None:
             self._server.close()
-        while not self._port.quiet:
-            await asyncio.sleep(_QUIET_POLL_SECONDS)
+        await self._port.quiet()
         self._control.send(FromChild.QUIET)
 
     async def _run_rounds(self) -> None:

@@ -1,0 +1,295 @@
+"""The command line, `zetakv`. Each command is a thin call of the module that does it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from kvstore_client import Answer, ClientKey, Role
+from rich.console import Console
+from rich.table import Table
+
+from kvstore import __version__, cli_data
+from kvstore.cli_connect import (
+    EXIT_ERROR,
+    EXIT_VIOLATION,
+    SERVER_DEFAULT,
+    CertifiedOption,
+    KeyOption,
+    MonitorOption,
+    ServerOption,
+    Target,
+    UnverifiedOption,
+    fail,
+    run,
+    say,
+)
+from kvstore.cli_serve import run_service
+from kvstore.config import HTTP_PORT_DEFAULT, PORT_DEFAULT, ConfigError, ServeConfig
+from kvstore.demo import demonstrate_tampering
+
+application = typer.Typer(
+    help="An integrity-protected key-value store.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+clients = typer.Typer(help="The clients that the monitor admits (needs an admin's key).", no_args_is_help=True)
+demonstrations = typer.Typer(help="Demonstrations.", no_args_is_help=True)
+application.add_typer(clients, name="client")
+application.add_typer(demonstrations, name="demo")
+
+
+def main() -> None:
+    application()
+
+
+@application.command()
+def serve(
+    data: Annotated[Path, typer.Option(help="Data directory; created if absent.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port for clients; 0: any.")] = PORT_DEFAULT,
+    http_port: Annotated[int, typer.Option(help="Port for HTTP; 0: any.")] = HTTP_PORT_DEFAULT,
+    no_http: Annotated[bool, typer.Option("--no-http", help="Serve no HTTP.")] = False,
+    http_key: Annotated[Path | None, typer.Option(help="The HTTP gateway's client key.")] = None,
+    workers: Annotated[int, typer.Option(help="Worker processes, a power of two.")] = 1,
+    epoch_ms: Annotated[int, typer.Option(help="Time between certificates, in milliseconds.")] = 1_000,
+    unverified: Annotated[bool, typer.Option("--unverified", help="Without a monitor: nothing is checked.")] = False,
+    open_mode: Annotated[bool, typer.Option("--open", help="Let anyone read and write, without a key.")] = False,
+    monitor: Annotated[
+        str | None, typer.Option(help="A running monitor, unix:PATH or tcp:HOST:PORT; else one is started.")
+    ] = None,
+    slots: Annotated[int, typer.Option(help="Verified cache per worker, in records.")] = 32_768,
+    hot_records: Annotated[int, typer.Option(help="Records per worker that stay hot over a checkpoint.")] = 262_144,
+    key_bytes: Annotated[int, typer.Option(help="Longest key.")] = 4_096,
+    value_bytes: Annotated[int, typer.Option(help="Longest value.")] = 1 << 20,
+) -> None:
+    """Run a server until Ctrl-C or SIGTERM."""
+    try:
+        config = ServeConfig(
+            data=data,
+            host=host,
+            port=port,
+            http_port=None if no_http else http_port,
+            http_key=http_key,
+            workers=workers,
+            epoch_ms=epoch_ms,
+            verified=not unverified,
+            open=open_mode,
+            monitor=monitor,
+            slots=slots,
+            hot_records_max=hot_records,
+            key_bytes_max=key_bytes,
+            value_bytes_max=value_bytes,
+        )
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+    run_service(config)
+
+
+@application.command()
+def put(
+    key: str,
+    value: Annotated[str, typer.Argument(help="The value, or - for standard input.")],
+    certified: CertifiedOption = False,
+    server: ServerOption = SERVER_DEFAULT,
+    monitor: MonitorOption = None,
+    key_file: KeyOption = None,
+    unverified: UnverifiedOption = False,
+) -> None:
+    """Set the value of a key."""
+    content = sys.stdin.buffer.read() if value == "-" else value.encode()
+
+    async def command() -> None:
+        async with Target(server, monitor, key_file, unverified).connected() as kv:
+            say(_standing(await kv.put(key.encode(), content, certified=certified)))
+
+    run(command)
+
+
+@application.command()
+def get(
+    key: str,
+    certified: CertifiedOption = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Add no newline.")] = False,
+    server: ServerOption = SERVER_DEFAULT,
+    monitor: MonitorOption = None,
+    key_file: KeyOption = None,
+    unverified: UnverifiedOption = False,
+) -> None:
+    """Print the value of a key. Exits with 1 if it has none."""
+
+    async def command() -> None:
+        async with Target(server, monitor, key_file, unverified).connected() as kv:
+            answer = await kv.get(key.encode(), certified=certified)
+        if answer.value is None:
+            say(f"{key}: no value, {_standing(answer)}")
+            raise typer.Exit(EXIT_ERROR)
+        sys.stdout.buffer.write(answer.value + (b"" if raw else b"\n"))
+
+    run(command)
+
+
+@application.command()
+def delete(
+    key: str,
+    certified: CertifiedOption = False,
+    server: ServerOption = SERVER_DEFAULT,
+    monitor: MonitorOption = None,
+    key_file: KeyOption = None,
+    unverified: UnverifiedOption = False,
+) -> None:
+    """Take the value of a key away."""
+
+    async def command() -> None:
+        async with Target(server, monitor, key_file, unverified).connected() as kv:
+            say(_standing(await kv.delete(key.encode(), certified=certified)))
+
+    run(command)
+
+
+@application.command()
+def load(
+    file: Annotated[Path, typer.Argument(help='JSON lines: {"key": …, "value": …}.', exists=True, dir_okay=False)],
+    server: ServerOption = SERVER_DEFAULT,
+    monitor: MonitorOption = None,
+    key_file: KeyOption = None,
+    unverified: UnverifiedOption = False,
+) -> None:
+    """Put every record of a file, and wait until all are certified."""
+
+    async def command() -> None:
+        count = await cli_data.load(Target(server, monitor, key_file, unverified), file)
+        say(f"{count} records loaded" + ("" if unverified else " and certified"))
+
+    run(command)
+
+
+@application.command()
+def export(
+    file: Annotated[Path | None, typer.Argument(help="Where to; else standard output.")] = None,
+    server: ServerOption = SERVER_DEFAULT,
+    monitor: MonitorOption = None,
+    key_file: KeyOption = None,
+    unverified: UnverifiedOption = False,
+) -> None:
+    """Write every record as JSON lines. Each value is verified; that no key is left out is not."""
+
+    async def command() -> None:
+        count = await cli_data.export(Target(server, monitor, key_file, unverified), file)
+        say(f"{count} records exported" + ("" if unverified else ", each verified and certified"))
+
+    run(command)
+
+
+@application.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    server: ServerOption = SERVER_DEFAULT,
+    monitor: MonitorOption = None,
+    key_file: KeyOption = None,
+    unverified: UnverifiedOption = False,
+) -> None:
+    """Show the server's account of itself. Exits with 3 if it has met an integrity violation."""
+
+    async def command() -> None:
+        async with Target(server, monitor, key_file, unverified).connected() as kv:
+            content = await kv.status()
+        if as_json:
+            print(json.dumps(content, indent=2))
+        else:
+            table = Table(show_header=False, box=None)
+            for name, value in content.items():
+                table.add_row(name, value if isinstance(value, str) else json.dumps(value))
+            Console().print(table)
+        if content.get("violation"):
+            raise typer.Exit(EXIT_VIOLATION)
+
+    run(command)
+
+
+@clients.command("add")
+def client_add(
+    role: Annotated[str, typer.Option(help="read, write or admin.")],
+    name: Annotated[str, typer.Option(help="For people.")],
+    public_key: Annotated[str | None, typer.Option(help="The client's public key, hex.")] = None,
+    new_key: Annotated[Path | None, typer.Option(help="Make a key for it in this file.")] = None,
+    server: ServerOption = SERVER_DEFAULT,
+    monitor: MonitorOption = None,
+    key_file: KeyOption = None,
+) -> None:
+    """Admit a client, durably."""
+    if (public_key is None) == (new_key is None):
+        raise typer.BadParameter("one of --public-key and --new-key is needed")
+    try:
+        wanted = Role[role.upper()]
+    except KeyError:
+        raise typer.BadParameter("--role is read, write or admin") from None
+
+    async def command() -> None:
+        async with Target(server, monitor, key_file).connected() as kv:
+            # The key is saved first: an admitted client whose key is lost would be of no use.
+            if new_key is not None:
+                key = ClientKey.generate()
+                key.save(new_key)
+                public = key.public_key
+            else:
+                public = bytes.fromhex(public_key or "")
+            await (await kv.clients.add(name, public, wanted)).certified()
+        say(f"admitted {name} ({wanted.name.lower()}): {public.hex()}")
+
+    run(command)
+
+
+@clients.command("remove")
+def client_remove(
+    public_key: Annotated[str, typer.Argument(help="The client's public key, hex.")],
+    server: ServerOption = SERVER_DEFAULT,
+    monitor: MonitorOption = None,
+    key_file: KeyOption = None,
+) -> None:
+    """Admit a client no more, durably."""
+
+    async def command() -> None:
+        async with Target(server, monitor, key_file).connected() as kv:
+            await (await kv.clients.remove(bytes.fromhex(public_key))).certified()
+        say(f"removed: {public_key}")
+
+    run(command)
+
+
+@clients.command("list")
+def client_list(
+    server: ServerOption = SERVER_DEFAULT, monitor: MonitorOption = None, key_file: KeyOption = None
+) -> None:
+    """Show the admitted clients, as the monitor says."""
+
+    async def command() -> None:
+        async with Target(server, monitor, key_file).connected() as kv:
+            for client in await kv.clients.list():
+                print(f"{client.public_key.hex()} {client.role.name.lower():5} {client.name}")
+
+    run(command)
+
+
+@demonstrations.command("tamper")
+def demo_tamper() -> None:
+    """Edit a record behind a server's back, and see how the lie is caught, and where."""
+    try:
+        caught = demonstrate_tampering()
+    except (OSError, RuntimeError) as error:
+        fail(error)
+    if not caught:
+        raise typer.Exit(EXIT_ERROR)
+
+
+@application.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _standing(answer: Answer) -> str:
+    return f"{'certified' if answer.is_certified else 'provisional'}, epoch {answer.epoch}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What the client commands of `zetakv` share: their options, the connection, and what becomes of errors.
+
+Exit codes: 0 done, 1 an error or no such key, 2 wrong usage, 3 an integrity violation, named on stderr.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+from kvstore_client import KV, IntegrityError, KVStoreError, ViolationError, connect
+
+from kvstore.children import ServiceError
+from kvstore.config import PORT_DEFAULT, ConfigError
+from kvstore.local import state_directory
+from kvstore.storage import StorageError
+from kvstore.violation import IntegrityViolationError
+
+EXIT_ERROR: Final = 1
+EXIT_VIOLATION: Final = 3
+
+ServerOption = Annotated[str, typer.Option("--server", help="Address of the server.", envvar="ZETAKV_SERVER")]
+MonitorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--monitor", help="Fingerprint of the monitor; may be left out for a server of your own on this machine."
+    ),
+]
+KeyOption = Annotated[Path | None, typer.Option("--key", help="File of this client's key.")]
+UnverifiedOption = Annotated[bool, typer.Option("--unverified", help="Believe a server without a monitor.")]
+CertifiedOption = Annotated[bool, typer.Option("--certified", help="Wait until the monitor has certified the answer.")]
+SERVER_DEFAULT: Final = f"127.0.0.1:{PORT_DEFAULT}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which server, and how far it is trusted."""
+
+    server: str
+    monitor: str | None
+    key: Path | None
+    unverified: bool = False
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[KV]:
+        state = None if self.unverified else state_directory()
+        async with connect(
+            self.server, monitor=self.monitor, key=self.key, state=state, unverified=self.unverified
+        ) as kv:
+            yield kv
+
+
+def run(command: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a command; its errors become one line on stderr and an exit code, never a traceback."""
+    try:
+        asyncio.run(command())
+    except (
+        KVStoreError,
+        ServiceError,
+        StorageError,
+        ConfigError,
+        IntegrityViolationError,
+        ValueError,
+        OSError,
+    ) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def fail(error: Exception) -> NoReturn:
+    """Report an error and exit."""
+    match error:
+        case ViolationError():
+            say(f"INTEGRITY VIOLATION {error.violation.name}: {error}")
+            raise typer.Exit(EXIT_VIOLATION)
+        case IntegrityError():
+            say(f"INTEGRITY VIOLATION {type(error).__name__}: {error}")
+            raise typer.Exit(EXIT_VIOLATION)
+        case IntegrityViolationError():
+            say(f"INTEGRITY VIOLATION {error}")
+            raise typer.Exit(EXIT_VIOLATION)
+        case _:
+            say(f"error: {error}")
+            raise typer.Exit(EXIT_ERROR)
+
+
+def say(text: str) -> None:
+    """To the person at the terminal; standard output is for data."""
+    print(text, file=sys.stderr, flush=True)

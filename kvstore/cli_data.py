@@ -1,0 +1,129 @@
+"""`zetakv load` and `zetakv export`: records as JSON lines, through the same verified operations as any client's.
+
+A line is `{"key": text, "value": text or any JSON}`; what is not UTF-8 text is `{"key_base64": …, "value_base64": …}`.
+A value that is no text is stored as its JSON. Every record that is exported was read by a verified get.
+"""
+
+import base64
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from kvstore.cli_connect import Target
+
+_BATCH_RECORDS: Final = 2_000
+"""Records in flight at once: enough to fill every worker's batches."""
+
+
+class LineError(ValueError):
+    """A line of the file is no record. The text names the line."""
+
+
+async def load(target: Target, path: Path) -> int:
+    """Put every record of a file; returns their number, all certified. Raises LineError, KVStoreError, OSError."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    count = 0
+    with path.open("rb") as file, _progress(*columns) as progress:
+        task = progress.add_task("loading", total=path.stat().st_size)
+        async with target.connected() as kv:
+            for batch, position in _batches(file):
+                await kv.put_many(batch)
+                count += len(batch)
+                progress.update(task, completed=position)
+            if not target.unverified:
+                progress.update(task, description="certifying")
+                await kv.barrier()
+    return count
+
+
+async def export(target: Target, path: Path | None) -> int:
+    """Write every record to a file or to standard output; returns their number. Raises KVStoreError, OSError."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
+    count = 0
+    output = sys.stdout if path is None else path.open("w")
+    try:
+        with _progress(*columns) as progress:
+            task = progress.add_task("exporting", total=None)
+            async with target.connected() as kv:
+                keys: list[bytes] = []
+
+                async def write_batch() -> None:
+                    nonlocal count
+                    for key, answer in zip(keys, await kv.get_many(keys), strict=True):
+                        # A key that was deleted since the last checkpoint is still listed.
+                        if answer.value is not None:
+                            output.write(json.dumps(_record(key, answer.value), ensure_ascii=False) + "\n")
+                            count += 1
+                    progress.update(task, completed=count)
+                    keys.clear()
+
+                async for key in kv.keys():
+                    keys.append(key)
+                    if len(keys) == _BATCH_RECORDS:
+                        await write_batch()
+                await write_batch()
+                if not target.unverified:
+                    await kv.barrier()
+    finally:
+        if path is not None:
+            output.close()
+    return count
+
+
+def parse_line(line: bytes, number: int) -> tuple[bytes, bytes]:
+    """(key, value) of a line. Raises LineError."""
+    try:
+        record = json.loads(line)
+        key, value = _field(record, "key"), _field(record, "value")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise LineError(
+            f'line {number} is no record: {{"key": …, "value": …}} or the same with key_base64, value_base64 is needed'
+        ) from error
+    return key, value
+
+
+def _field(record: Any, name: str) -> bytes:
+    if f"{name}_base64" in record:
+        return base64.b64decode(record[f"{name}_base64"], validate=True)
+    content = record[name]
+    if isinstance(content, str):
+        return content.encode()
+    if name == "key":
+        raise TypeError("a key is text")
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _batches(file: IO[bytes]) -> Iterator[tuple[list[tuple[bytes, bytes]], int]]:
+    """Batches of records, each with the position in the file after it."""
+    batch: list[tuple[bytes, bytes]] = []
+    position = 0
+    for number, line in enumerate(file, start=1):
+        position += len(line)
+        if line.strip():
+            batch.append(parse_line(line, number))
+        if len(batch) == _BATCH_RECORDS:
+            yield batch, position
+            batch = []
+    if batch:
+        yield batch, position
+
+
+def _record(key: bytes, value: bytes) -> dict[str, str]:
+    return _text_or_base64("key", key) | _text_or_base64("value", value)
+
+
+def _text_or_base64(name: str, content: bytes) -> dict[str, str]:
+    try:
+        return {name: content.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(content).decode()}
+
+
+def _progress(*columns: Any) -> Progress:
+    # On stderr, and only for a person: standard output may be the export itself.
+    return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -1,0 +1,103 @@
+"""The LMDB store: atomic writes, a map that grows under its readers, rows that survive packing."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvstore.limits import KIB
+from kvstore.storage import LmdbReader, LmdbWriter, StorageError, certificate_key, pack_rows, unpack_rows
+
+MAP_BYTES = 64 * KIB
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> LmdbWriter:
+    return LmdbWriter(tmp_path / "store", MAP_BYTES)
+
+
+def reopened(tmp_path: Path, writer: LmdbWriter) -> LmdbReader:
+    """A reader of the same store. One process may open it once only, so the writer is closed first."""
+    writer.close()
+    return LmdbReader(tmp_path / "store")
+
+
+def test_what_was_written_is_read_in_the_order_of_the_question(tmp_path: Path, writer: LmdbWriter) -> None:
+    writer.write([(b"ra", b"1"), (b"rb", b"2"), (b"rc", b"3")])
+    writer.write([(b"rb", None), (b"rc", b"33")])
+    assert writer.read([b"rc", b"rb", b"ra"]) == [b"33", None, b"1"]
+    reader = reopened(tmp_path, writer)
+    assert reader.read([b"rc", b"rb", b"ra", b"none"]) == [b"33", None, b"1", None]
+    reader.close()
+
+
+def test_scan_gives_the_half_open_range_in_order(tmp_path: Path, writer: LmdbWriter) -> None:
+    writer.write([(bytes((byte,)), b"v%d" % byte) for byte in (9, 3, 5, 7)])
+    reader = reopened(tmp_path, writer)
+    assert list(reader.scan(b"\3", b"\7")) == [(b"\3", b"v3"), (b"\5", b"v5")]
+    assert list(reader.scan(b"\x0a", b"\xff")) == []
+    reader.close()
+
+
+def test_the_map_grows_and_nothing_is_lost(tmp_path: Path, writer: LmdbWriter) -> None:
+    writer.write([(b"r-first", b"kept")])
+    rows = [(b"r%06d" % number, bytes(100)) for number in range(20_000)]
+    writer.write(rows)  # far more than the map at first
+    reader = reopened(tmp_path, writer)
+    assert reader.read([b"r-first", *(key for key, _ in rows)]) == [b"kept", *(row for _, row in rows)]
+    reader.close()
+
+
+def test_a_reader_follows_a_map_that_another_process_enlarged(tmp_path: Path, writer: LmdbWriter) -> None:
+    writer.write([(b"ra", b"before")])
+    reader = reopened(tmp_path, writer)
+    script = (
+        "import sys; from pathlib import Path; from kvstore.storage import LmdbWriter\n"
+        f"LmdbWriter(Path(sys.argv[1]), {MAP_BYTES}).write([(b'r%06d' % n, bytes(100)) for n in range(20000)])"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "store")], check=True)
+    assert reader.read([b"ra", b"r019999"]) == [b"before", None], "a reader keeps its state until it refreshes"
+    reader.refresh()
+    assert reader.read([b"ra", b"r019999"]) == [b"before", bytes(100)]
+    reader.close()
+
+
+def test_a_write_that_fails_changes_nothing(writer: LmdbWriter) -> None:
+    writer.write([(b"ra", b"old")])
+    with pytest.raises(StorageError, match="store"):
+        writer.write([(b"ra", b"new"), (b"r" + bytes(600), b"a key that LMDB does not take")])
+    assert writer.read([b"ra"]) == [b"old"]
+
+
+def test_a_reader_names_a_store_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="nowhere"):
+        LmdbReader(tmp_path / "nowhere")
+
+
+def test_the_writer_refuses_a_file_that_is_no_store(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    path.mkdir()
+    (path / "data.mdb").write_bytes(b"not LMDB at all" * 1_000)
+    with pytest.raises(StorageError, match="store"):
+        LmdbWriter(path, MAP_BYTES)
+
+
+def test_packed_rows_come_back() -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    randomness = random.Random(seed)
+    rows = [
+        (randomness.randbytes(randomness.randrange(40)), randomness.choice([None, b"", randomness.randbytes(300)]))
+        for _ in range(200)
+    ]
+    packed = pack_rows(rows)
+    assert list(unpack_rows(packed)) == rows
+    with pytest.raises(StorageError, match="middle of a row"):
+        list(unpack_rows(packed + b"\5\0"))
+
+
+def test_certificates_are_in_the_order_of_their_epochs() -> None:
+    epochs = [1, 255, 256, 65_536, 2**32 - 1]
+    assert sorted(map(certificate_key, reversed(epochs))) == [certificate_key(epoch) for epoch in epochs]
