@@ -188,8 +188,8 @@ impl<S: Clone + Default> Epochs<S> {
         Ok(true)
     }
 
-    /// Hand the closing epoch over, and open the next. Nothing has moved the clock since `next_epoch`: all was drained to that moment.
-    pub fn verify_epoch(&mut self) -> Result<(u32, Sums<S>), Fault> {
+    /// Whether the closing epoch can be handed over: nothing has moved the clock since `next_epoch`, so all was drained to that moment.
+    pub fn check_verify(&self) -> Result<(), Fault> {
         let at_start = self.closing() && self.clock.counter == 0;
         check!(
             verify_epoch_clock_at_start,
@@ -197,6 +197,11 @@ impl<S: Clone + Default> Epochs<S> {
             EpochNotClosingYet,
             Key::ROOT
         );
+        Ok(())
+    }
+
+    /// Hand the closing epoch over, and open the next.
+    pub fn verify_epoch(&mut self) -> Result<(u32, Sums<S>), Fault> {
         let epoch = self.open_epoch();
         let sums = Sums {
             added: core::mem::take(&mut self.added),

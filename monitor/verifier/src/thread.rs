@@ -305,6 +305,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
     }
 
     fn verify_epoch(&mut self, outputs: &mut Vec<u8>) -> Result<(), Fault> {
+        self.epochs.check_verify()?;
         check!(
             verify_epoch_between_requests,
             !self.queue.in_progress(),
