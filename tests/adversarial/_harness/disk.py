@@ -1,0 +1,75 @@
+"""The host's hand on the store: rows are edited, and whole stores are copied and put back.
+
+A store may be edited while its server runs, since this is another process. Nothing is cached over an edit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+
+from kvstore._prover import decode_record, encode_record, store_key_of
+
+
+class Disk:
+    """The LMDB store at `path` (a directory)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, key: bytes) -> bytes | None:
+        """The value on disk of an application key. Raises KeyError if it has no row."""
+        row = self.row(store_key_of(key))
+        if row is None:
+            raise KeyError(key)
+        stored_key, value = decode_record(row)
+        assert stored_key == key
+        return value
+
+    def write(self, key: bytes, value: bytes | None) -> None:
+        """Exchange the value of an application key in its row."""
+        self.set_row(store_key_of(key), encode_record(key, value))
+
+    def row(self, store_key: bytes) -> bytes | None:
+        with self._transaction(write=False) as transaction:
+            row: bytes | None = transaction.get(store_key)
+            return row
+
+    def set_row(self, store_key: bytes, row: bytes | None) -> None:
+        """None deletes the row."""
+        with self._transaction(write=True) as transaction:
+            if row is None:
+                assert transaction.delete(store_key)
+            else:
+                transaction.put(store_key, row)
+
+    def rows(self, prefix: bytes) -> dict[bytes, bytes]:
+        with self._transaction(write=False) as transaction, transaction.cursor() as cursor:
+            found: dict[bytes, bytes] = {}
+            if cursor.set_range(prefix):
+                for store_key, row in cursor:
+                    if not store_key.startswith(prefix):
+                        break
+                    found[store_key] = row
+            return found
+
+    def copy_to(self, target: Path) -> None:
+        shutil.copytree(self.path, target)
+
+    def put_back(self, source: Path) -> None:
+        """Replace the store of a stopped server by an older copy."""
+        shutil.rmtree(self.path)
+        shutil.copytree(source, self.path)
+
+    @contextlib.contextmanager
+    def _transaction(self, *, write: bool) -> Iterator[lmdb.Transaction]:
+        environment = lmdb.open(str(self.path), map_size=0, readonly=not write, create=False, max_readers=128)
+        try:
+            with environment.begin(write=write) as transaction:
+                yield transaction
+        finally:
+            environment.close()

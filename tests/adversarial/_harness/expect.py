@@ -1,0 +1,82 @@
+"""What must be seen after a lie was caught: by the client that was lied to, and by the operator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
+
+import pytest
+from _harness.service import Service
+from blake3 import blake3
+from kvstore_client import KV, Answer, KVStoreError, ViolationError
+
+EXIT_VIOLATION = 3
+"""Of `zetakv`, for everything that was shown to be a lie."""
+
+_LEAF_DEPTH = 256
+
+
+AnswerT = TypeVar("AnswerT")
+
+
+async def attempted(call: Awaitable[AnswerT]) -> AnswerT | None:
+    """An operation during an attack: the host may answer it, provisionally, or the lie is caught before it can."""
+    try:
+        return await call
+    except KVStoreError:
+        return None
+
+
+async def caught(
+    service: Service,
+    kv: KV,
+    name: str,
+    *,
+    provisional: Sequence[Answer | None] = (),
+    certified: Sequence[Answer] = (),
+    key: bytes | None = None,
+) -> ViolationError:
+    """The monitor has found the violation `name` (at the record of `key`, if it can be known), everybody learns of it,
+    none of the `provisional` answers is or will be certified, and what was `certified` stays so.
+    """
+    with pytest.raises(ViolationError) as raised:
+        async with asyncio.timeout(15):
+            while True:
+                await kv.put(b"a call that raises what the client has learned", b"")
+                await asyncio.sleep(0.02)
+    found = raised.value
+    assert found.violation.name == name, found
+    assert found.evidence["violation"]
+    if key is not None:
+        assert found.violation.key_depth == _LEAF_DEPTH
+        assert found.violation.key_bits == blake3(key).digest()
+    for answer in provisional:
+        if answer is not None:
+            with pytest.raises(ViolationError):
+                await answer.certified()
+            assert not answer.is_certified
+    for answer in certified:
+        await answer.certified()
+    await reported(service, name, key)
+    return found
+
+
+async def reported(service: Service, name: str, key: bytes | None = None) -> None:
+    """The operator, too, is told: by the status, and by the exit code of whatever is called next."""
+    status = await service.status()
+    assert status["state"] == "failed"
+    assert status["violation"]["name"] == name
+    if key is not None:
+        assert status["violation"]["key_hash"] == blake3(key).hexdigest()
+    result = await service.command("get", "any")
+    assert result.code == EXIT_VIOLATION, result
+    assert name in result.stderr
+
+
+async def unharmed(service: Service) -> None:
+    """Nobody was accused, and the service goes on."""
+    async with service.client() as kv:
+        await kv.put(b"still served", b"1", certified=True)
+    status = await service.status()
+    assert (status["state"], status["violation"]) == ("ok", None)

@@ -1,0 +1,84 @@
+"""A whole service under attack: the server, the man in the middle before its clients, and the one before its monitor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from _harness.disk import Disk
+from _harness.monitor_proxy import MonitorProxy
+from kvstore_client import KV, connect
+from support.frames import FrameProxy
+from support.server import CommandResult, MonitorProcess, Server
+
+EPOCH_MS = 100
+
+CERTIFICATE_SECONDS = 10.0
+"""Far more than an epoch of these tests takes, on a busy machine."""
+
+
+class Service:
+    """`server` with its own monitor, or, if `monitor` is given, with one that only `proxy` leads to."""
+
+    def __init__(self, server: Server, monitor: MonitorProcess | None = None, proxy: MonitorProxy | None = None) -> None:
+        self.server = server
+        self.disk = Disk(server.store)
+        self._monitor = monitor
+        self._proxy = proxy
+
+    @property
+    def proxy(self) -> MonitorProxy:
+        assert self._proxy is not None, "this service has its monitor for itself"
+        return self._proxy
+
+    @property
+    def admin_key(self) -> Path:
+        return self.server.admin_key if self._monitor is None else self._monitor.admin_key
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.server.port
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self.server.start)
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self.server.stop)
+
+    async def start_refused(self) -> CommandResult:
+        return await asyncio.to_thread(self.server.start_refused)
+
+    async def command(self, *arguments: str) -> CommandResult:
+        """`zetakv ARGUMENTS`, as a person would call it, past every proxy."""
+        return await asyncio.to_thread(self.server.command, *arguments)
+
+    async def status(self) -> Any:
+        return await asyncio.to_thread(self.server.status)
+
+    def client(self, through: FrameProxy | None = None, **options: Any) -> AbstractAsyncContextManager[KV]:
+        """A client that pins the monitor, and is its admin unless it gets another `key`."""
+        port = self.server.port if through is None else through.port
+        defaults: dict[str, Any] = {
+            "monitor": self.server.fingerprint,
+            "key": self.admin_key,
+            "certificate_timeout": CERTIFICATE_SECONDS,
+        }
+        return connect(f"127.0.0.1:{port}", **defaults | options)
+
+
+class Launch(Protocol):
+    async def __call__(
+        self, *options: str, workers: int = 1, epoch_ms: int = EPOCH_MS, through_proxy: bool = False, start: bool = True
+    ) -> Service:
+        """A service of its own, ended with the test. `through_proxy`: the attack stands between host and monitor."""
+
+
+async def certified(service: Service, records: Sequence[tuple[bytes, bytes]]) -> None:
+    """Put the records, honestly, and wait for their certificate."""
+    async with service.client() as kv:
+        answers = [await kv.put(key, value) for key, value in records]
+        for answer in answers:
+            await answer.certified()

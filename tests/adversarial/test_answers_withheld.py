@@ -1,0 +1,51 @@
+"""The host does not answer, or not all: nobody can make it. The client says so in time, and says about what."""
+
+import pytest
+from _harness.client_frames import CERTIFICATE, RECEIPT, REQUEST, dropping
+from _harness.service import Service
+from kvstore_client import CertificateTimeoutError, ConnectionLostError
+from support.frames import FrameProxy
+
+
+async def test_certificate_is_withheld(shared: Service, wire: FrameProxy, key: bytes) -> None:
+    async with shared.client(wire) as kv:
+        wire.to_down = dropping(CERTIFICATE)
+        answer = await kv.put(key, b"1")
+        with pytest.raises(CertificateTimeoutError, match=f"epoch {answer.epoch} ") as caught:
+            await answer.certified(timeout=0.5)
+        assert caught.value.epoch == answer.epoch
+        assert not answer.is_certified
+        # It comes late, with the certificates after it: then the answer is final after all.
+        wire.to_down = lambda _, frame: [frame]
+        await kv.put(key, b"2", certified=True)
+        await answer.certified()
+
+
+@pytest.mark.parametrize("kind", [REQUEST, RECEIPT])
+async def test_every_request_or_receipt_is_dropped(shared: Service, wire: FrameProxy, key: bytes, kind: int) -> None:
+    async with shared.client(wire, timeout=0.5) as kv:
+        if kind == REQUEST:
+            wire.to_up = dropping(REQUEST)
+        else:
+            wire.to_down = dropping(RECEIPT)
+        with pytest.raises(ConnectionLostError):
+            await kv.put(key, b"1")
+
+
+async def test_answers_get_through_after_a_loss(shared: Service, wire: FrameProxy, key: bytes) -> None:
+    """One receipt is lost with its connection: the operation ran once, and the client learns that from the monitor."""
+    lost = False
+
+    def lose_one(link, frame):
+        nonlocal lost
+        if frame.kind != RECEIPT or lost:
+            return [frame]
+        lost = True
+        link.cut()
+        return []
+
+    async with shared.client(wire) as kv:
+        wire.to_down = lose_one
+        await kv.put(key, b"1", certified=True)
+        assert lost
+        assert (await kv.get(key, certified=True)).value == b"1"

@@ -1,0 +1,44 @@
+"""A row of the store is gone or garbled: nothing can be proved without it, and nobody calls that the monitor's word."""
+
+import pytest
+from _harness.expect import EXIT_VIOLATION, attempted
+from _harness.service import Launch, Service, certified
+from kvstore._prover import store_key_of
+from kvstore_client import RefusedError, ViolationError
+
+
+async def _without_its_row(launch: Launch, row: bytes | None) -> Service:
+    service = await launch()
+    await certified(service, [(b"alice", b"1"), (b"bob", b"1")])
+    await service.stop()
+    service.disk.set_row(store_key_of(b"alice"), row)
+    await service.start()
+    return service
+
+
+@pytest.mark.parametrize("row", [None, b"\xff"], ids=["gone", "garbled"])
+async def test_record_without_its_row(launch: Launch, row: bytes | None) -> None:
+    service = await _without_its_row(launch, row)
+    async with service.client() as kv:
+        before = await kv.put(b"bob", b"2", certified=True)
+        with pytest.raises(RefusedError, match="missing_row") as refused:
+            await kv.get(b"alice")
+        assert not isinstance(refused.value, ViolationError)
+        await before.certified()
+    status = await service.status()
+    assert (status["state"], status["violation"]["name"]) == ("failed", "missing_row")
+    assert status["violation"]["key"] == store_key_of(b"alice").hex()
+    assert not status["violation"]["signed"]
+    result = await service.command("get", "alice")
+    assert result.code == EXIT_VIOLATION
+    assert "missing_row" in result.stderr
+
+
+async def test_other_answers_of_the_epoch_are_not_certified(launch: Launch) -> None:
+    service = await _without_its_row(launch, None)
+    async with service.client() as kv:
+        other = await attempted(kv.put(b"bob", b"2"))
+        assert await attempted(kv.get(b"alice")) is None
+        if other is not None and not other.is_certified:
+            with pytest.raises(RefusedError):
+                await other.certified()

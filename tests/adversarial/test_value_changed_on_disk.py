@@ -1,0 +1,71 @@
+"""A record's value is changed in the store: while the server runs, or while it is off."""
+
+import asyncio
+
+import pytest
+from _harness.expect import attempted, caught
+from _harness.service import Launch, Service
+
+SHORT, LONG = b"100 coins", b"a long value, of which the monitor sees the hash only" * 3
+NOTHING_HOT = ("--hot-records", "0")
+"""Every record goes to Merkle at each cut, so that the next get has to read the store."""
+
+
+async def _store_and_wait(service: Service, key: bytes, value: bytes) -> None:
+    async with service.client() as kv:
+        # Two cuts: after the first the row is on disk, after the second the worker reads it from there.
+        await kv.put(key, value, certified=True)
+        await kv.put(b"another", b"1", certified=True)
+
+
+@pytest.mark.parametrize("value", [SHORT, LONG], ids=["inline", "digest"])
+async def test_while_the_server_runs(launch: Launch, value: bytes) -> None:
+    service = await launch(*NOTHING_HOT)
+    await _store_and_wait(service, b"alice", value)
+    async with service.client() as kv:
+        before = await kv.put(b"bob", b"1", certified=True)
+        assert service.disk.read(b"alice") == value
+        service.disk.write(b"alice", value[:-1] + b"!")
+        await asyncio.sleep(0.3)
+        # The worker's view of the store is renewed by a checkpoint.
+        await attempted(kv.put(b"bob", b"2", certified=True))
+        lied = await attempted(kv.get(b"alice"))
+        await caught(service, kv, "hash_mismatch", provisional=[lied], certified=[before], key=b"alice")
+
+
+@pytest.mark.parametrize("value", [SHORT, LONG], ids=["inline", "digest"])
+async def test_while_the_server_is_off(launch: Launch, value: bytes) -> None:
+    service = await launch()
+    await _store_and_wait(service, b"alice", value)
+    await service.stop()
+    service.disk.write(b"alice", value[:-1] + b"!")
+    await service.start()
+    async with service.client() as kv:
+        before = await kv.put(b"bob", b"1", certified=True)
+        lied = await attempted(kv.get(b"alice"))
+        await caught(service, kv, "hash_mismatch", provisional=[lied], certified=[before], key=b"alice")
+
+
+async def test_value_is_taken_away(launch: Launch) -> None:
+    """The row says that the key has no value: a put is lost."""
+    service = await launch()
+    await _store_and_wait(service, b"alice", SHORT)
+    await service.stop()
+    service.disk.write(b"alice", None)
+    await service.start()
+    async with service.client() as kv:
+        lied = await attempted(kv.get(b"alice"))
+        await caught(service, kv, "hash_mismatch", provisional=[lied], key=b"alice")
+
+
+async def test_values_of_two_keys_are_swapped(launch: Launch) -> None:
+    service = await launch()
+    async with service.client() as kv:
+        await kv.put_many({b"alice": b"100 coins", b"bob": b"5 coins"}, certified=True)
+    await service.stop()
+    service.disk.write(b"alice", b"5 coins")
+    service.disk.write(b"bob", b"100 coins")
+    await service.start()
+    async with service.client() as kv:
+        lied = await attempted(kv.get(b"bob"))
+        await caught(service, kv, "hash_mismatch", provisional=[lied], key=b"bob")
