@@ -1,0 +1,426 @@
+//! One run of the service, from an accepted sealed state to the end of the control connection: what the host's messages do to it.
+//!
+//! Invariant: a hello is answered only after every verifier thread will know the session before it looks at any later piece of its log.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::SyncSender;
+
+use zetakv_verifier::SessionKeys;
+use zetakv_verifier::clocks::{Clocks, THREADS_MAX};
+use zetakv_verifier::codec::Reader;
+use zetakv_verifier::crypto::Crypto as _;
+use zetakv_verifier::entry::ThreadId;
+use zetakv_verifier::machine::Role;
+use zetakv_verifier::request::{MacDomain, Rejection};
+use zetakv_verifier::standard_crypto::{StandardCrypto, Sum};
+use zetakv_verifier::thread::{Snapshot, ThreadConfig, Verifier};
+use zetakv_verifier::value::Node;
+use zetakv_verifier::violation::{NO_THREAD, ViolationCode};
+
+use crate::certificate::{Certificate, History};
+use crate::clients::{Clients, Operation, Status, UnverifiedAdminRequest};
+use crate::control::Event;
+use crate::epochs::{Epochs, Fault};
+use crate::error::Error;
+use crate::failure::violation;
+use crate::handshake::{ClientHello, Exchange, FormerAnswer, Refusal, SessionSecrets, Welcome};
+use crate::identity::{IncarnationId, Secret, random};
+use crate::monitor::Monitor;
+use crate::register::TrustedRegister;
+use crate::sealed::{NotStarted, accept};
+use crate::seats::{Seat, SessionChange, SessionChanges};
+use crate::sessions::{EndedSession, EndedSessions, LiveSession, Sessions};
+use crate::wire::kind;
+
+/// Bytes of operations that may wait in a thread's queue: what one batch of the host may hold.
+const QUEUE_BYTES: usize = 4 * 1024 * 1024;
+/// Slots of a thread's cache at the most: about 4 GiB of memory.
+const SLOTS_MAX: u32 = 1 << 24;
+
+/// What a host wants to start with.
+pub struct Start<'a> {
+    /// Number of verifier threads.
+    pub threads: ThreadId,
+    /// Slots of each thread's cache.
+    pub slots: u32,
+    /// The sealed state; empty at the very first start.
+    pub sealed: &'a [u8],
+}
+
+impl<'a> Start<'a> {
+    /// Read a `start` message.
+    pub fn decode(body: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(body);
+        let (threads, slots) = (reader.u16().ok()?, reader.u32().ok()?);
+        let fits =
+            threads.is_power_of_two() && usize::from(threads) <= THREADS_MAX && slots <= SLOTS_MAX;
+        fits.then_some(Self {
+            threads,
+            slots,
+            sealed: reader.rest(),
+        })
+    }
+}
+
+/// A message to the host: its type and body.
+pub type Reply = (u8, Vec<u8>);
+
+/// The running incarnation.
+pub struct Incarnation<'a> {
+    monitor: &'a Monitor,
+    register: &'a mut dyn TrustedRegister,
+    /// Its random name.
+    pub id: IncarnationId,
+    /// Set when it ends.
+    pub over: Arc<AtomicBool>,
+    crypto: StandardCrypto,
+    clocks: Arc<Clocks>,
+    changes: Vec<Arc<SessionChanges>>,
+    sessions: Sessions,
+    clients: Clients,
+    epochs: Epochs,
+}
+
+/// What an incarnation continues.
+struct Origin {
+    history: History,
+    last_certificate: Option<Certificate>,
+    carried: Sum,
+    root: Node,
+    sessions: EndedSessions,
+    clients: Clients,
+}
+
+impl Origin {
+    fn find(
+        monitor: &Monitor,
+        register: &mut dyn TrustedRegister,
+        sealed: &[u8],
+    ) -> Result<Self, NotStarted> {
+        let identity = monitor.identity();
+        let Some(state) = accept(sealed, identity, register)? else {
+            return Ok(Self {
+                history: History::default(),
+                last_certificate: None,
+                carried: Sum::default(),
+                root: Node::default(),
+                sessions: EndedSessions::default(),
+                clients: Clients::first(monitor.state.first_admin()?),
+            });
+        };
+        let (certificate, history) = state.history.certify(identity, &state.incarnation)?;
+        Ok(Self {
+            history,
+            last_certificate: Some(certificate),
+            carried: state.carried,
+            root: state.root,
+            sessions: state.sessions,
+            clients: state.clients,
+        })
+    }
+}
+
+impl<'a> Incarnation<'a> {
+    /// Start, and offer the seats of its verifier threads. Returns the `started` message, too.
+    pub fn start(
+        monitor: &'a Monitor,
+        register: &'a mut dyn TrustedRegister,
+        start: &Start<'_>,
+        events: &SyncSender<Event>,
+    ) -> Result<(Self, Reply), NotStarted> {
+        let origin = Origin::find(monitor, register, start.sealed)?;
+        let id: IncarnationId = random()?;
+        let certified_epoch = origin.history.epoch;
+        let clocks = Arc::new(Clocks::new(certified_epoch).ok_or(Error::NoMoreEpochs)?);
+        let over = Arc::new(AtomicBool::new(false));
+        let secret = &monitor.identity().multiset_secret;
+
+        let mut seats = Vec::new();
+        let mut changes = Vec::new();
+        for thread in 0..start.threads {
+            let first = thread == 0;
+            let config = ThreadConfig {
+                thread,
+                slots: start.slots,
+                certified_epoch,
+                root: first.then_some(origin.root),
+                queue_bytes: QUEUE_BYTES,
+            };
+            let carried = if first {
+                origin.carried.clone()
+            } else {
+                Sum::default()
+            };
+            let verifier = Verifier::new(
+                config,
+                StandardCrypto::new(**secret),
+                carried,
+                Arc::clone(&clocks),
+            )
+            .ok_or_else(|| {
+                NotStarted::Refused(
+                    ViolationCode::BadHostMessage,
+                    "the cache needs at least one slot".to_owned(),
+                )
+            })?;
+            let own_changes = Arc::new(SessionChanges::default());
+            changes.push(Arc::clone(&own_changes));
+            seats.push(Seat {
+                thread,
+                verifier,
+                changes: own_changes,
+                events: events.clone(),
+                incarnation: id,
+                over: Arc::clone(&over),
+            });
+        }
+
+        let committed = register.read()?;
+        let epochs = Epochs::new(id, start.threads, origin.history, committed)?;
+        let incarnation = Self {
+            monitor,
+            register,
+            id,
+            over,
+            crypto: StandardCrypto::new(**secret),
+            clocks,
+            changes,
+            sessions: Sessions::new(id, origin.sessions),
+            clients: origin.clients,
+            epochs,
+        };
+        let started = incarnation.started(origin.last_certificate.as_ref());
+        monitor.seats.offer(seats);
+        Ok((incarnation, started))
+    }
+
+    fn started(&self, last_certificate: Option<&Certificate>) -> Reply {
+        let identity = self.monitor.identity();
+        let mut body = Vec::new();
+        body.extend_from_slice(&identity.instance);
+        body.extend_from_slice(&self.id);
+        body.extend_from_slice(&identity.public_key());
+        body.extend_from_slice(&self.epochs.covering_epoch().to_le_bytes());
+        body.push(u8::from(self.monitor.open));
+        body.extend_from_slice(last_certificate.map_or(&[], Certificate::as_slice));
+        (kind::STARTED, body)
+    }
+
+    /// What to say of a message that is not allowed here.
+    pub fn bad_host_message(&self) -> Fault {
+        let epoch = self.epochs.covering_epoch();
+        Fault::Violation(violation(ViolationCode::BadHostMessage, NO_THREAD, epoch))
+    }
+
+    /// What a message of the host brings about.
+    pub fn answer(&mut self, message: u8, body: &[u8]) -> Result<Option<Reply>, Fault> {
+        let mut reader = Reader::new(body);
+        match message {
+            kind::HELLO => {
+                let token = reader.u32().map_err(|_| self.bad_host_message())?;
+                self.hello(token, reader.rest())
+                    .map(Some)
+                    .map_err(Fault::Error)
+            }
+            kind::ADMIN => {
+                let token = reader.u32().map_err(|_| self.bad_host_message())?;
+                Ok(Some(self.admin(token, reader.rest())))
+            }
+            kind::DURABLE => {
+                let epoch = body
+                    .try_into()
+                    .map(u32::from_le_bytes)
+                    .map_err(|_| self.bad_host_message())?;
+                self.durable(epoch).map(Some)
+            }
+            kind::CLOSE_SESSION => {
+                let session = body
+                    .try_into()
+                    .map(u64::from_le_bytes)
+                    .map_err(|_| self.bad_host_message())?;
+                if self.sessions.close(session) {
+                    self.tell_threads(|| SessionChange::Close(session));
+                }
+                Ok(None)
+            }
+            _ => Err(self.bad_host_message()),
+        }
+    }
+
+    /// A thread has handed an epoch over: when it was the last one, the sealed state.
+    pub fn handed_over(&mut self, snapshot: Snapshot<Sum>) -> Result<Option<Reply>, Fault> {
+        let identity = self.monitor.identity();
+        let sealed = self.epochs.take_snapshot(
+            snapshot,
+            identity,
+            &self.crypto,
+            &mut self.sessions,
+            &self.clients,
+        )?;
+        Ok(sealed.map(|(epoch, state)| {
+            (
+                kind::SEALED,
+                [epoch.to_le_bytes().as_slice(), &state].concat(),
+            )
+        }))
+    }
+
+    fn durable(&mut self, epoch: u32) -> Result<Reply, Fault> {
+        let certificate = self
+            .epochs
+            .certify(epoch, self.monitor.identity(), self.register)?;
+        self.clocks.certify(epoch); // before the host can see the certificate, and close the next epoch
+        Ok((kind::CERTIFICATE, certificate.to_vec()))
+    }
+
+    fn tell_threads(&self, change: impl Fn() -> SessionChange) {
+        for changes in &self.changes {
+            changes.push(change());
+        }
+    }
+
+    fn hello(&mut self, token: u32, hello: &[u8]) -> Result<Reply, Error> {
+        Ok(match self.welcome(hello)? {
+            Ok(server_hello) => (
+                kind::HELLO_OK,
+                [&token.to_le_bytes(), server_hello.as_slice()].concat(),
+            ),
+            Err(refusal) => refused(token, refusal),
+        })
+    }
+
+    fn welcome(&mut self, hello: &[u8]) -> Result<Result<Vec<u8>, Refusal>, Error> {
+        let identity = self.monitor.identity();
+        let opened = ClientHello::verify(hello, &identity.public_key()).and_then(|hello| {
+            let role = self.role_of(&hello)?;
+            let session = self.sessions.next().ok_or(Refusal::TooManySessions)?;
+            Ok((hello, role, session))
+        });
+        let (hello, role, session) = match opened {
+            Ok(opened) => opened,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let exchange = match Exchange::with(&hello)? {
+            Ok(exchange) => exchange,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let former = hello.former.map_or(FormerAnswer::NotAsked, |claim| {
+            self.sessions.answer_former(&claim, &self.crypto)
+        });
+        let welcome = Welcome {
+            role,
+            threads: self.changes.len() as ThreadId, // at most THREADS_MAX
+            incarnation: self.id,
+            session,
+            epoch: self.epochs.history().epoch,
+            head: self.epochs.history().head,
+            former,
+        };
+        let (server_hello, secrets) = exchange.answer(&hello, identity, &welcome);
+        self.open_session(session, role, hello.client_key.copied(), &secrets);
+        Ok(Ok(server_hello))
+    }
+
+    fn role_of(&self, hello: &ClientHello<'_>) -> Result<Role, Refusal> {
+        match hello.client_key {
+            Some(key) => self.clients.role(key).ok_or(Refusal::UnknownClientKey),
+            None if self.monitor.open => Ok(Role::Write),
+            None => Err(Refusal::KeyRequired),
+        }
+    }
+
+    fn open_session(
+        &mut self,
+        session: u64,
+        role: Role,
+        client_key: Option<[u8; 32]>,
+        secrets: &SessionSecrets,
+    ) {
+        self.sessions.open(LiveSession {
+            ending: EndedSession {
+                incarnation: self.id,
+                former_key: secrets.former_key(),
+                last_sequences: vec![0; self.changes.len()],
+            },
+            client_key,
+            role: Some(role),
+            admin_key: secrets.admin_key(),
+            admin_sequence: 0,
+        });
+        for (thread, changes) in (0..).zip(&self.changes) {
+            changes.push(SessionChange::Open(SessionKeys {
+                session,
+                role,
+                request_key: secrets.request_key(thread),
+                receipt_key: secrets.receipt_key(thread),
+            }));
+        }
+    }
+
+    fn admin(&mut self, token: u32, request: &[u8]) -> Reply {
+        match self.answer_admin(request) {
+            Ok(answer) => (
+                kind::ADMIN_ANSWER,
+                [&token.to_le_bytes(), answer.as_slice()].concat(),
+            ),
+            Err(rejection) => {
+                let mut body = token.to_le_bytes().to_vec();
+                body.push(rejection as u8);
+                (kind::ADMIN_REJECTED, body)
+            }
+        }
+    }
+
+    fn answer_admin(&mut self, request: &[u8]) -> Result<Vec<u8>, Rejection> {
+        // what cannot be split has no MAC that could be right
+        let request = UnverifiedAdminRequest::split(request).map_err(|_| Rejection::BadMac)?;
+        let session = self.sessions.authenticate(&request, &self.crypto)?;
+        let (role, admin_key): (_, Secret) = (session.role, session.admin_key.clone());
+        let mut payload = Vec::new();
+        let status = if role == Some(Role::Admin) {
+            self.run_admin(request.operation, &mut payload)
+        } else {
+            Status::Forbidden
+        };
+        let mut answer = Vec::new();
+        answer.extend_from_slice(&request.session.to_le_bytes());
+        answer.extend_from_slice(&request.sequence.to_le_bytes());
+        answer.push(status as u8);
+        answer.extend_from_slice(&self.epochs.covering_epoch().to_le_bytes());
+        answer.extend_from_slice(&payload);
+        let mac = self
+            .crypto
+            .mac(&admin_key, MacDomain::AdminAnswer, &[&answer, request.mac]);
+        answer.extend_from_slice(&mac);
+        Ok(answer)
+    }
+
+    fn run_admin(&mut self, operation: &[u8], payload: &mut Vec<u8>) -> Status {
+        match Operation::decode(operation) {
+            Err(_) => Status::Malformed,
+            Ok(Operation::Add(client)) => self.clients.add(client),
+            Ok(Operation::Remove(key)) => {
+                let status = self.clients.remove(&key);
+                if status == Status::Done {
+                    for session in self.sessions.take_role(&key) {
+                        self.tell_threads(|| SessionChange::SetRole(session, None));
+                    }
+                }
+                status
+            }
+            Ok(Operation::List) => {
+                self.clients.encode(payload);
+                Status::Done
+            }
+        }
+    }
+}
+
+/// The refusal of a hello.
+pub fn refused(token: u32, refusal: Refusal) -> Reply {
+    let mut body = token.to_le_bytes().to_vec();
+    body.extend_from_slice(&(refusal as u16).to_le_bytes());
+    body.extend_from_slice(refusal.text().as_bytes());
+    (kind::HELLO_REFUSED, body)
+}

@@ -1,0 +1,142 @@
+//! The monitor: what lives as long as its process, and what each new connection is for.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use zetakv_verifier::clocks::THREADS_MAX;
+use zetakv_verifier::codec::Reader;
+use zetakv_verifier::violation::{Violation, ViolationCode};
+
+use crate::control;
+use crate::error::Error;
+use crate::failure::{Failure, FailureLatch};
+use crate::identity::{Identity, IncarnationId};
+use crate::register::TrustedRegister;
+use crate::seats::Seats;
+use crate::state_dir::StateDirectory;
+use crate::stream::{Listener, Stream};
+use crate::wire::{VERSION, kind, read_message};
+
+/// Connections at the most: a control connection, one per verifier thread, and some that are about to be refused.
+const CONNECTIONS_MAX: usize = THREADS_MAX + 1 + 16;
+/// How long a connection may take to say what it is for.
+const GREETING_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Bytes of the body of the first message at the most: a version and a thread.
+const GREETING_BYTES_MAX: usize = 4;
+/// Pause after a connection could not be accepted, which happens when the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The monitor.
+pub struct Monitor {
+    /// Keys and files.
+    pub state: StateDirectory,
+    /// Whether clients without a key may read and write.
+    pub open: bool,
+    /// The verifier threads that wait for their logs.
+    pub seats: Seats,
+    /// Who holds this is the control connection.
+    register: Mutex<Box<dyn TrustedRegister>>,
+    latch: FailureLatch,
+    connections: AtomicUsize,
+}
+
+impl Monitor {
+    /// A monitor without an incarnation.
+    pub fn new(state: StateDirectory, open: bool) -> Self {
+        Self {
+            register: Mutex::new(Box::new(state.register())),
+            state,
+            open,
+            seats: Seats::default(),
+            latch: FailureLatch::default(),
+            connections: AtomicUsize::new(0),
+        }
+    }
+
+    /// Its keys.
+    pub const fn identity(&self) -> &Identity {
+        &self.state.identity
+    }
+
+    /// How it failed, if it did.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.latch.failure()
+    }
+
+    /// Fail, for as long as the process runs. Only the first violation counts.
+    pub fn fail(&self, violation: Violation, incarnation: &IncarnationId) {
+        self.latch.latch(violation, self.identity(), incarnation);
+    }
+
+    /// Accept connections, for ever.
+    pub fn serve(self: &Arc<Self>, listener: &Listener) {
+        loop {
+            let result = listener
+                .accept()
+                .map_err(Error::from)
+                .and_then(|stream| self.spawn(stream));
+            if let Err(error) = result {
+                eprintln!("zetakv-monitor: cannot accept a connection: {error}");
+                thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, stream: Stream) -> Result<(), Error> {
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            eprintln!("zetakv-monitor: a connection is refused: there are {CONNECTIONS_MAX}");
+            return Ok(());
+        }
+        let monitor = Arc::clone(self);
+        let serve = move || {
+            let mut stream = stream;
+            if let Err(error) = monitor.serve_connection(&mut stream) {
+                eprintln!("zetakv-monitor: {error}");
+            }
+            stream.shut_down(); // other handles of it may be open still
+            monitor.connections.fetch_sub(1, Ordering::Relaxed);
+        };
+        let spawned = thread::Builder::new()
+            .name("connection".to_owned())
+            .spawn(serve);
+        if spawned.is_err() {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+        spawned?;
+        Ok(())
+    }
+
+    /// Find out what a connection is for, and serve it until it ends.
+    fn serve_connection(&self, stream: &mut Stream) -> Result<(), Error> {
+        stream.set_read_timeout(Some(GREETING_WAIT_MAX))?;
+        let mut body = Vec::new();
+        let greeting = read_message(stream, &mut body, GREETING_BYTES_MAX)?;
+        stream.set_read_timeout(None)?;
+
+        let mut reader = Reader::new(&body);
+        let version = reader.u16().ok();
+        let refusal = match (greeting, version, reader.u16().ok()) {
+            (None, ..) => return Ok(()),
+            (Some(kind::CONTROL), Some(VERSION), None) => match self.register.try_lock() {
+                Ok(mut register) => return control::serve(self, &mut **register, stream),
+                Err(_) => "there is a control connection already",
+            },
+            (Some(kind::LOG_CONNECTION), Some(VERSION), Some(thread)) => match self
+                .seats
+                .take(thread, stream)?
+            {
+                Some(seat) => {
+                    seat.serve(stream, self);
+                    return Ok(());
+                }
+                None => "no such verifier thread is running, or it has its log connection already",
+            },
+            _ => "the first message must be control or log, of version 1",
+        };
+        eprintln!("zetakv-monitor: a connection is refused: {refusal}");
+        control::refuse_start(stream, ViolationCode::BadHostMessage, refusal)
+    }
+}

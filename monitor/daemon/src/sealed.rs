@@ -1,0 +1,382 @@
+//! The sealed state: all that the monitor must know again after a restart, encrypted for itself, kept by the host.
+//!
+//! Invariant: a sealed state names its predecessor by hash, and the trusted register commits to the latest. So there is one line of sealed
+//! states, and the host can neither change one, nor offer an older one, nor take a branch twice.
+//!
+//! Layout: `nonce: b[24]`, then XChaCha20-Poly1305 of the fields in the order of [`SealedState`]. The nonce is random: an epoch can be
+//! sealed again after a crash with other content, so it must not be derived from the epoch.
+
+use chacha20poly1305::aead::{Aead as _, Payload};
+use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
+use zeroize::Zeroizing;
+use zetakv_verifier::codec::{Malformed, Reader};
+use zetakv_verifier::standard_crypto::Sum;
+use zetakv_verifier::value::{Hash, Node, Value};
+use zetakv_verifier::violation::ViolationCode;
+
+use crate::certificate::{History, Range};
+use crate::clients::Clients;
+use crate::domain::Domain;
+use crate::error::Error;
+use crate::identity::{Identity, IncarnationId, InstanceId, Secret, random};
+use crate::register::TrustedRegister;
+use crate::sessions::EndedSessions;
+
+const ASSOCIATED_DATA: &[u8] = b"zetakv/1 sealed state";
+const NONCE_BYTES: usize = 24;
+/// Bytes of all fields but sessions and clients at the most: 32 peaks (one for each bit of the epoch) and the root's value are most of it.
+const FIXED_BYTES_MAX: usize = 2048;
+
+/// What is sealed for an epoch.
+pub struct SealedState {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The incarnation that the epoch ran in.
+    pub incarnation: IncarnationId,
+    /// Commitment to the sealed state of the epoch before.
+    pub previous: Hash,
+    /// The certificates of all epochs before this one.
+    pub history: History,
+    /// Sum of what was evicted to Blum with timestamps of the epoch after.
+    pub carried: Sum,
+    /// The root's value.
+    pub root: Node,
+    /// Sessions, as of the end of the epoch.
+    pub sessions: EndedSessions,
+    /// Authorized clients.
+    pub clients: Clients,
+}
+
+/// The commitment to a sealed state.
+pub fn commitment(sealed: &[u8]) -> Hash {
+    Domain::Sealed.hash(&[sealed])
+}
+
+/// The commitment of an instance that has no sealed state yet: that to the empty one.
+pub fn genesis_commitment() -> Hash {
+    commitment(&[])
+}
+
+impl SealedState {
+    /// The epoch that this is the state at the end of.
+    pub fn epoch(&self) -> Result<u32, Error> {
+        self.history.next_epoch()
+    }
+
+    /// Encrypt for the monitor itself.
+    pub fn seal(&self, key: &Secret) -> Result<Vec<u8>, Error> {
+        let nonce: [u8; NONCE_BYTES] = random()?;
+        let plain = self.encode();
+        let payload = Payload {
+            msg: &plain,
+            aad: ASSOCIATED_DATA,
+        };
+        let encrypted = XChaCha20Poly1305::new((&**key).into())
+            .encrypt(&XNonce::from(nonce), payload)
+            .expect("a sealed state is far below the cipher's limit of 256 GiB");
+        Ok([nonce.as_slice(), &encrypted].concat())
+    }
+
+    /// Decrypt what this monitor sealed; anything else is malformed.
+    pub fn open(sealed: &[u8], key: &Secret) -> Result<Self, Malformed> {
+        let (nonce, encrypted) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(Malformed)?;
+        let payload = Payload {
+            msg: encrypted,
+            aad: ASSOCIATED_DATA,
+        };
+        let plain = XChaCha20Poly1305::new((&**key).into())
+            .decrypt(&XNonce::from(*nonce), payload)
+            .map(Zeroizing::new)
+            .map_err(|_| Malformed)?;
+        Self::decode(&plain)
+    }
+
+    fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let mut plain = Zeroizing::new(Vec::new());
+        let out: &mut Vec<u8> = &mut plain;
+        out.reserve(self.encoded_bytes_max()); // so that no copy is left behind by growing
+        out.extend_from_slice(&self.instance);
+        out.extend_from_slice(&self.incarnation);
+        out.extend_from_slice(&self.previous);
+        out.extend_from_slice(&self.history.epoch.to_le_bytes());
+        out.extend_from_slice(&self.history.head);
+        out.extend_from_slice(&self.history.range.count().to_le_bytes());
+        for peak in self.history.range.peaks() {
+            out.extend_from_slice(peak);
+        }
+        out.extend_from_slice(&self.carried.to_bytes());
+        Value::Node(self.root).encode(out);
+        self.sessions.encode(out);
+        self.clients.encode(out);
+        plain
+    }
+
+    fn encoded_bytes_max(&self) -> usize {
+        FIXED_BYTES_MAX + self.sessions.encoded_bytes() + self.clients.encoded_bytes_max()
+    }
+
+    fn decode(plain: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(plain);
+        let instance = *reader.array()?;
+        let incarnation = *reader.array()?;
+        let previous = *reader.array()?;
+        let (epoch, head) = (reader.u32()?, *reader.array()?);
+        let count = reader.u64()?;
+        let peaks = (0..count.count_ones())
+            .map(|_| reader.array().copied())
+            .collect::<Result<_, _>>()?;
+        let range = Range::from_parts(count, peaks).ok_or(Malformed)?;
+        let carried = Sum::from_bytes(*reader.array()?);
+        let Value::Node(root) = Value::decode(&mut reader)? else {
+            return Err(Malformed);
+        };
+        let state = Self {
+            instance,
+            incarnation,
+            previous,
+            history: History { epoch, head, range },
+            carried,
+            root,
+            sessions: EndedSessions::decode(&mut reader)?,
+            clients: Clients::decode(&mut reader)?,
+        };
+        reader.end()?;
+        Ok(state)
+    }
+}
+
+/// Why the service does not start from what the host offers.
+#[derive(Debug)]
+pub enum NotStarted {
+    /// The host's fault: a violation, and a text for people.
+    Refused(ViolationCode, String),
+    /// Ours.
+    Error(Error),
+}
+
+impl From<Error> for NotStarted {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Accept the sealed state that a host offers at start, if it is the latest: `None` is the empty one of an instance without any yet.
+///
+/// The register commits to it, or to its predecessor: then the host stored it and stopped before saying so, and the register moves on now.
+pub fn accept(
+    offered: &[u8],
+    identity: &Identity,
+    register: &mut dyn TrustedRegister,
+) -> Result<Option<SealedState>, NotStarted> {
+    let committed = register.read()?;
+    if offered.is_empty() {
+        if committed == genesis_commitment() {
+            return Ok(None);
+        }
+        return Err(NotStarted::Refused(
+            ViolationCode::Rollback,
+            "the store is empty, but this monitor has certified epochs of it: it was lost, or replaced".to_owned(),
+        ));
+    }
+    let state = SealedState::open(offered, &identity.sealing_key)
+        .ok()
+        .filter(|state| state.instance == identity.instance)
+        .ok_or_else(|| {
+            NotStarted::Refused(
+                ViolationCode::SealedStateInvalid,
+                "the sealed state was changed, or is not of this monitor (is it another store's, or the monitor's state directory?)"
+                    .to_owned(),
+            )
+        })?;
+    let offered_commitment = commitment(offered);
+    if committed == offered_commitment {
+        return Ok(Some(state));
+    }
+    if committed == state.previous {
+        register.commit(&committed, &offered_commitment)?;
+        return Ok(Some(state));
+    }
+    Err(NotStarted::Refused(
+        ViolationCode::Rollback,
+        format!(
+            "the store was put back: its sealed state is of epoch {}, and this monitor has committed to another, later one",
+            state.epoch()?
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::register::FileRegister;
+    use crate::scratch::Scratch;
+
+    fn identity() -> Identity {
+        Identity::derive(&Secret::new([1; 32]))
+    }
+
+    fn clients() -> Clients {
+        Clients::first(identity().public_key()) // any valid key will do
+    }
+
+    fn state(previous: Hash, history: History) -> SealedState {
+        SealedState {
+            instance: identity().instance,
+            incarnation: [2; 16],
+            previous,
+            history,
+            carried: Sum::from_bytes([9; 16]),
+            root: Node::default(),
+            sessions: EndedSessions::default(),
+            clients: clients(),
+        }
+    }
+
+    /// The sealed states of epochs 1 to 3.
+    fn line() -> Result<[Vec<u8>; 3], Error> {
+        let key = identity().sealing_key;
+        let mut previous = genesis_commitment();
+        let mut history = History::default();
+        let mut line = [const { Vec::new() }; 3];
+        for sealed in &mut line {
+            let next = history.certify(&identity(), &[2; 16])?.1;
+            *sealed = state(previous, history).seal(&key)?;
+            previous = commitment(sealed);
+            history = next;
+        }
+        Ok(line)
+    }
+
+    fn register(scratch: &Scratch, commitment: &Hash) -> Result<FileRegister, Error> {
+        let register = FileRegister::new(scratch.path().join("register"), identity().register_key);
+        register.initialize(commitment)?;
+        Ok(register)
+    }
+
+    fn refusal(offered: &[u8], register: &mut FileRegister) -> Option<ViolationCode> {
+        match accept(offered, &identity(), register) {
+            Err(NotStarted::Refused(code, _)) => Some(code),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn roundtrip() -> Result<(), Error> {
+        let [_, second, _] = line()?;
+        let opened = SealedState::open(&second, &identity().sealing_key)
+            .map_err(|_| Error::RegisterChanged)?;
+        assert_eq!(opened.epoch()?, 2);
+        assert_eq!(opened.history.range.count(), 1);
+        assert_eq!(opened.carried.to_bytes(), [9; 16]);
+        assert_eq!(opened.clients, clients());
+        assert_eq!(
+            *opened.encode(),
+            *SealedState::decode(&opened.encode())
+                .map_err(|_| Error::RegisterChanged)?
+                .encode()
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn sealing_twice_gives_different_bytes_and_room_is_enough() -> Result<(), Error> {
+        let state = state([0; 32], History::default());
+        let key = identity().sealing_key;
+        assert_ne!(state.seal(&key)?, state.seal(&key)?);
+        assert!(state.encode().len() <= state.encoded_bytes_max());
+        Ok(())
+    }
+
+    #[test]
+    fn every_changed_byte_every_cut_and_other_keys_are_refused() -> Result<(), Error> {
+        let [first, ..] = line()?;
+        let key = identity().sealing_key;
+        for index in 0..first.len() {
+            let mut bad = first.clone();
+            bad[index] ^= 0x10;
+            assert!(SealedState::open(&bad, &key).is_err(), "byte {index}");
+            assert!(
+                SealedState::open(&first[..index], &key).is_err(),
+                "cut at {index}"
+            );
+        }
+        assert!(SealedState::open(&first, &Secret::new([4; 32])).is_err());
+        let plain = state([0; 32], History::default()).encode();
+        for length in 0..plain.len() {
+            assert!(
+                SealedState::decode(&plain[..length]).is_err(),
+                "{length} bytes"
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_latest_and_the_one_after_it_are_accepted() -> Result<(), Error> {
+        let scratch = Scratch::new("sealed");
+        let [first, second, third] = line()?;
+        let mut register = register(&scratch, &genesis_commitment())?;
+        for offered in [&first, &first, &second] {
+            let accepted = accept(offered, &identity(), &mut register);
+            assert!(matches!(accepted, Ok(Some(_))));
+            assert_eq!(
+                register.read()?,
+                commitment(offered),
+                "the register moves on"
+            );
+        }
+        assert_eq!(
+            refusal(&first, &mut register),
+            Some(ViolationCode::Rollback)
+        );
+        assert_eq!(refusal(&[], &mut register), Some(ViolationCode::Rollback));
+        assert_eq!(register.read()?, commitment(&second));
+        assert!(matches!(
+            accept(&third, &identity(), &mut register),
+            Ok(Some(_))
+        ));
+        Ok(())
+    }
+
+    #[test]
+    fn a_gap_and_a_second_branch_are_refused() -> Result<(), Error> {
+        let scratch = Scratch::new("sealed");
+        let [first, second, third] = line()?;
+        let [other_first, ..] = line()?; // of the same epoch, under another nonce
+        let mut register = register(&scratch, &commitment(&first))?;
+        assert_eq!(
+            refusal(&third, &mut register),
+            Some(ViolationCode::Rollback)
+        );
+        assert_eq!(
+            refusal(&other_first, &mut register),
+            Some(ViolationCode::Rollback)
+        );
+        assert!(matches!(
+            accept(&second, &identity(), &mut register),
+            Ok(Some(_))
+        ));
+        Ok(())
+    }
+
+    #[test]
+    fn empty_is_for_a_fresh_instance_and_garbage_is_named() -> Result<(), Error> {
+        let scratch = Scratch::new("sealed");
+        let mut register = register(&scratch, &genesis_commitment())?;
+        assert!(matches!(accept(&[], &identity(), &mut register), Ok(None)));
+        for garbage in [vec![0], vec![7; 24], vec![7; 500]] {
+            assert_eq!(
+                refusal(&garbage, &mut register),
+                Some(ViolationCode::SealedStateInvalid)
+            );
+        }
+        let mut foreign = state(genesis_commitment(), History::default());
+        foreign.instance = [8; 16];
+        let foreign = foreign.seal(&identity().sealing_key)?;
+        assert_eq!(
+            refusal(&foreign, &mut register),
+            Some(ViolationCode::SealedStateInvalid)
+        );
+        Ok(())
+    }
+}
