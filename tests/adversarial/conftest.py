@@ -15,6 +15,7 @@ from _harness.service import EPOCH_MS, Launch, Service
 from support.frames import FrameProxy
 from support.server import MonitorProcess, Server
 
+
 @pytest.fixture
 def directory() -> Iterator[Path]:
     """An empty directory with a path short enough for Unix sockets, which `tmp_path` is not."""
@@ -34,17 +35,18 @@ async def launch(directory: Path) -> AsyncIterator[Launch]:
         home = directory / str(len(servers))
         home.mkdir()
         arguments = ["--workers", str(workers), "--epoch-ms", str(epoch_ms), *options]
-        monitor = proxy = None
+        proxy = admin_key = None
         if through_proxy:
             monitor = await asyncio.to_thread(MonitorProcess(home).start)
             monitors.append(monitor)
             proxy = MonitorProxy(monitor.socket)
             proxies.append(proxy)
+            admin_key = monitor.admin_key
             await proxy.listen(home / "proxy.sock")
             arguments += ["--monitor", f"unix:{home / 'proxy.sock'}"]
-        server = Server(home, arguments)
+        server = Server(home, arguments, admin_key=admin_key)
         servers.append(server)
-        service = Service(server, monitor, proxy)
+        service = Service(server, proxy)
         if start:
             await service.start()
         return service
@@ -81,4 +83,4 @@ async def wire(shared: Service) -> AsyncIterator[FrameProxy]:
 @pytest.fixture
 def key(request: pytest.FixtureRequest) -> bytes:
     """A key that no other test uses."""
-    return request.node.nodeid.encode()
+    return str(request.node.nodeid).encode()

@@ -1,10 +1,10 @@
 """The host does not answer, or not all: nobody can make it. The client says so in time, and says about what."""
 
 import pytest
-from _harness.client_frames import CERTIFICATE, RECEIPT, REQUEST, dropping
+from _harness.client_frames import CERTIFICATE, RECEIPT, REQUEST, dropping, untouched
 from _harness.service import Service
 from kvstore_client import CertificateTimeoutError, ConnectionLostError
-from support.frames import FrameProxy
+from support.frames import Frame, FrameProxy, Link
 
 
 async def test_certificate_is_withheld(shared: Service, wire: FrameProxy, key: bytes) -> None:
@@ -16,7 +16,7 @@ async def test_certificate_is_withheld(shared: Service, wire: FrameProxy, key: b
         assert caught.value.epoch == answer.epoch
         assert not answer.is_certified
         # It comes late, with the certificates after it: then the answer is final after all.
-        wire.to_down = lambda _, frame: [frame]
+        wire.to_down = untouched
         await kv.put(key, b"2", certified=True)
         await answer.certified()
 
@@ -36,7 +36,7 @@ async def test_answers_get_through_after_a_loss(shared: Service, wire: FrameProx
     """One receipt is lost with its connection: the operation ran once, and the client learns that from the monitor."""
     lost = False
 
-    def lose_one(link, frame):
+    def lose_one(link: Link, frame: Frame) -> list[Frame]:
         nonlocal lost
         if frame.kind != RECEIPT or lost:
             return [frame]

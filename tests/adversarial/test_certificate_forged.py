@@ -1,10 +1,10 @@
 """The host gives out certificates that the monitor did not sign for this store, this epoch, this incarnation."""
 
 import pytest
-from _harness.client_frames import CERTIFICATE, changing, flipped
-from _harness.service import Service
+from _harness.client_frames import CERTIFICATE, changing, flipped, recording
+from _harness.service import Launch, Service
 from kvstore_client import CertificateError
-from support.frames import Frame, FrameProxy, Link
+from support.frames import Frame, FrameProxy
 
 # Places in a certificate: instance, incarnation, epoch, previous, range root, signature (protocol section 5).
 PLACES = [4, 20, 36, 40, 72, 104, -1]
@@ -27,13 +27,8 @@ async def test_certificate_of_another_epoch_in_its_place(shared: Service, wire: 
     """Old certificates certify nothing new, however often they come."""
     seen: list[Frame] = []
 
-    def record(_: Link, frame: Frame) -> list[Frame]:
-        if frame.kind == CERTIFICATE:
-            seen.append(frame)
-        return [frame]
-
     async with shared.client(wire) as kv:
-        wire.to_down = record
+        wire.to_down = recording(CERTIFICATE, seen)
         await kv.put(key, b"1", certified=True)
         wire.to_down = changing(CERTIFICATE, lambda _: seen[0])
         answer = await kv.put(key, b"2")
@@ -42,12 +37,12 @@ async def test_certificate_of_another_epoch_in_its_place(shared: Service, wire: 
         assert not answer.is_certified
 
 
-async def test_certificate_of_another_store(shared: Service, wire: FrameProxy, key: bytes, launch) -> None:
+async def test_certificate_of_another_store(shared: Service, wire: FrameProxy, key: bytes, launch: Launch) -> None:
     other = await launch()
     foreign: list[Frame] = []
     spy = FrameProxy(other.address)
     await spy.listen()
-    spy.to_down = lambda _, frame: foreign.append(frame) or [frame] if frame.kind == CERTIFICATE else [frame]
+    spy.to_down = recording(CERTIFICATE, foreign)
     async with other.client(spy) as kv:
         await kv.put(key, b"1", certified=True)
     await spy.close()

@@ -1,7 +1,9 @@
 """The host meddles with administration: requests changed or repeated, answers changed, and who may do what."""
 
+from dataclasses import replace
+
 import pytest
-from _harness.client_frames import ADMIN, ADMIN_ANSWER, RECEIPT, Receipt, changing, flipped
+from _harness.client_frames import ADMIN, ADMIN_ANSWER, RECEIPT, Receipt, changing, flipped, recording
 from _harness.service import Service
 from kvstore_client import (
     ClientKey,
@@ -32,12 +34,7 @@ async def test_removed_client_is_added_again_by_replay(shared: Service, wire: Fr
     laptop = ClientKey.generate()
     recorded: list[Frame] = []
 
-    def record(_: object, frame: Frame) -> list[Frame]:
-        if frame.kind == ADMIN:
-            recorded.append(frame)
-        return [frame]
-
-    wire.to_up = record
+    wire.to_up = recording(ADMIN, recorded)
     async with shared.client(wire) as kv:
         await (await kv.clients.add("laptop", laptop.public_key, Role.WRITE)).certified()
         await (await kv.clients.remove(laptop.public_key)).certified()
@@ -105,4 +102,4 @@ def _believe_to_be_a_writer(kv: object) -> None:
 def _as_if_done(frame: Frame) -> Frame:
     receipt = Receipt.of(frame)
     assert receipt.results == _FORBIDDEN
-    return receipt.but(results=b"\x00").frame()
+    return replace(receipt, results=b"\x00").frame()

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from _harness.client_frames import CERTIFICATE, RECEIPT, changing
+from _harness.client_frames import CERTIFICATE, RECEIPT, changing, recording
 from _harness.service import CERTIFICATE_SECONDS, Launch, Service
 from kvstore_client import ConnectionLostError, ProvisionalLostError, ReceiptError
 from support.frames import Frame, FrameProxy
@@ -42,7 +42,7 @@ async def test_old_receipt_is_delivered_again(launch: Launch, key: bytes) -> Non
     proxy = FrameProxy(service.address)
     await proxy.listen()
     old: list[Frame] = []
-    proxy.to_down = lambda _, frame: old.append(frame) or [frame] if frame.kind == RECEIPT else [frame]
+    proxy.to_down = recording(RECEIPT, old)
     async with service.client(proxy) as kv:
         await kv.put(key, b"1", certified=True)
         await _restarted(service, proxy)
@@ -67,7 +67,7 @@ async def test_restart_is_hidden_from_a_waiting_client(launch: Launch, key: byte
         fresh = FrameProxy(service.address)
         await fresh.listen()
         certificates: list[Frame] = []
-        fresh.to_down = lambda _, frame: certificates.append(frame) or [frame] if frame.kind == CERTIFICATE else [frame]
+        fresh.to_down = recording(CERTIFICATE, certificates)
         async with service.client(fresh) as other:
             await other.put(key, b"other", certified=True)
         link.send_down(certificates[-1])

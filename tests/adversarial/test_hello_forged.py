@@ -1,4 +1,4 @@
-"""The host answers a hello itself, or changes the monitor's answer: another identity, role, thread count, session, head."""
+"""The host changes the monitor's hello, or answers in its place: identity, role, threads, session, head."""
 
 import pytest
 from _harness.client_frames import HELLO, HELLO_OK, changing, flipped

@@ -1,4 +1,4 @@
-"""The opposite of every other file here: an honest host is never accused, whatever its clients do, whatever it is given.
+"""The opposite of all other files here: an honest host is never accused, whatever its clients do.
 
 Each run ends with every receipt certified and the state `ok`. Seeds are printed, and taken from ZETAKV_TEST_SEED.
 """

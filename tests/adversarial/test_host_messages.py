@@ -8,8 +8,9 @@ import pytest
 from _harness.expect import EXIT_VIOLATION, caught
 from _harness.service import Launch, certified
 from _harness.verifier_log import REJECTED, Output, Request
-from kvstore.messages import Monitor
 from support.frames import Frame
+
+from kvstore.messages import Monitor
 
 _UNKNOWN_SESSION = b"\x01"
 
@@ -42,7 +43,11 @@ async def test_durable_before_it_is(launch: Launch) -> None:
 
 @pytest.mark.parametrize(
     "frame",
-    [Frame(Monitor.DURABLE, struct.pack("<I", 1_000_000)), Frame(Monitor.START, struct.pack("<HI", 1, 1_024)), Frame(0x7F, b"")],
+    [
+        Frame(Monitor.DURABLE, struct.pack("<I", 1_000_000)),
+        Frame(Monitor.START, struct.pack("<HI", 1, 1_024)),
+        Frame(0x7F, b""),
+    ],
     ids=["durable", "start", "unknown"],
 )
 async def test_message_out_of_place(launch: Launch, frame: Frame) -> None:

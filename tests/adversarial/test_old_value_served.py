@@ -1,7 +1,7 @@
 """The host serves what was true once: an old row, an old row with all tree nodes above it, or an old answer."""
 
 import pytest
-from _harness.client_frames import RECEIPT, changing
+from _harness.client_frames import RECEIPT, changing, recording
 from _harness.expect import attempted, caught
 from _harness.service import Launch, Service, certified
 from kvstore_client import ReceiptError
@@ -49,7 +49,7 @@ async def test_old_receipt_for_a_new_request(shared: Service, wire: FrameProxy, 
     old: list[Frame] = []
     async with shared.client(wire) as kv:
         await kv.put(key, b"old")
-        wire.to_down = lambda _, frame: old.append(frame) or [frame] if frame.kind == RECEIPT else [frame]
+        wire.to_down = recording(RECEIPT, old)
         assert (await kv.get(key)).value == b"old"
         wire.to_down = lambda _, frame: [frame]
         await kv.put(key, b"new", certified=True)

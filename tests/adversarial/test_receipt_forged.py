@@ -1,10 +1,12 @@
 """The host changes what a receipt says, or what its values are. The MAC, and the commitment under it, tell."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from _harness.client_frames import RECEIPT, Receipt, changing, flipped
+from _harness.client_frames import RECEIPT, Receipt, changing, flipped, untouched
 from _harness.service import Service
+from blake3 import blake3
 from kvstore_client import ReceiptError, ValueMismatchError
 from support.frames import Frame, FrameProxy
 
@@ -34,7 +36,9 @@ def _fewer_results(receipt: Receipt) -> Receipt:
 
 
 @pytest.mark.parametrize("forge", [_other_result, _earlier_epoch, _later_moment, _error, _made_up, _fewer_results])
-async def test_changed_receipt_is_refused(shared: Service, wire: FrameProxy, key: bytes, forge) -> None:
+async def test_changed_receipt_is_refused(
+    shared: Service, wire: FrameProxy, key: bytes, forge: Callable[[Receipt], Receipt]
+) -> None:
     async with shared.client(wire) as kv:
         honest = await kv.put(key, b"honest")
         await honest.certified()
@@ -42,7 +46,7 @@ async def test_changed_receipt_is_refused(shared: Service, wire: FrameProxy, key
         with pytest.raises(ReceiptError) as caught:
             await kv.get(key)
         assert {"request", "receipt"} <= caught.value.evidence.keys()
-        wire.to_down = lambda _, frame: [frame]
+        wire.to_down = untouched
         with pytest.raises(ReceiptError):
             await kv.get(key)
         await honest.certified()
@@ -63,14 +67,25 @@ async def test_bytes_of_a_value_are_changed(shared: Service, wire: FrameProxy, k
 
 
 async def test_values_of_two_results_are_exchanged(shared: Service, wire: FrameProxy, key: bytes) -> None:
-    """Two gets in one request, for one key hash prefix or two: each value belongs to its result."""
+    """Two gets of one request: each value belongs to its result."""
     first, second = b"1" * 40, b"2" * 40
+
+    def exchange(frame: Frame) -> Frame:
+        receipt = Receipt.of(frame)
+        assert receipt.values == b"\x01" + first + b"\x01" + second
+        return replace(receipt, values=b"\x01" + second + b"\x01" + first).frame()
+
     async with shared.client(wire) as kv:
-        await kv.put(key, first)
-        wire.to_down = changing(RECEIPT, lambda frame: _with_value(frame, second))
-        with pytest.raises(ValueMismatchError):
-            await kv.get(key)
+        other = _key_of_the_same_thread(key)
+        await kv.put_many({key: first, other: second})
+        wire.to_down = changing(RECEIPT, exchange)
+        with pytest.raises(ValueMismatchError) as caught:
+            await kv.get_many([key, other])
+        assert caught.value.evidence["key"] == key
 
 
-def _with_value(frame: Frame, value: bytes) -> Frame:
-    return replace(Receipt.of(frame), values=b"\x01" + value).frame()
+def _key_of_the_same_thread(key: bytes) -> bytes:
+    """With two workers, the first bit of the hash says whose a key is."""
+    half = blake3(key).digest()[0] >> 7
+    candidates = (key + b"/%d" % number for number in range(100))
+    return next(candidate for candidate in candidates if blake3(candidate).digest()[0] >> 7 == half)

@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from _harness.client_frames import REQUEST, flipped, rejection
+from _harness.client_frames import REQUEST, flipped, recording, rejection
 from _harness.service import Service
 from kvstore_client import ConnectionLostError
 from support.frames import Frame, FrameProxy, Link
@@ -42,12 +42,7 @@ async def test_put_that_nobody_sent(shared: Service, wire: FrameProxy, key: byte
     """Requests that the host makes up for a session that it has seen, and for one that it has not."""
     seen: list[Frame] = []
 
-    def look(_: Link, frame: Frame) -> list[Frame]:
-        if frame.kind == REQUEST:
-            seen.append(frame)
-        return [frame]
-
-    wire.to_up = look
+    wire.to_up = recording(REQUEST, seen)
     async with shared.client(wire) as kv:
         await kv.put(key, b"honest", certified=True)
         request, payload = _taken_apart(seen[-1])

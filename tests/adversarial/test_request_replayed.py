@@ -2,9 +2,9 @@
 
 import asyncio
 
-from _harness.client_frames import REQUEST, rejection
+from _harness.client_frames import REQUEST, recording, rejection
 from _harness.service import Service
-from support.frames import Frame, FrameProxy, Link
+from support.frames import Frame, FrameProxy
 
 BAD_SEQUENCE = 3
 
@@ -23,12 +23,7 @@ async def test_same_bytes_twice_run_once(shared: Service, wire: FrameProxy, key:
 async def test_recorded_request_is_rejected_later(shared: Service, wire: FrameProxy, key: bytes) -> None:
     recorded: list[Frame] = []
 
-    def record(_: Link, frame: Frame) -> list[Frame]:
-        if frame.kind == REQUEST:
-            recorded.append(frame)
-        return [frame]
-
-    wire.to_up = record
+    wire.to_up = recording(REQUEST, recorded)
     async with shared.client(wire) as kv:
         for _ in range(3):
             await kv.increment(key, 1, certified=True)

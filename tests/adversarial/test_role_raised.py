@@ -1,11 +1,10 @@
 """A host that helps a reader to write: it takes the reader for a writer, and stores the value on its own."""
 
+import pytest
 from _harness.expect import attempted, caught
 from _harness.service import Launch, Service
 from _harness.verifier_log import ADMITTED, Output
 from kvstore_client import KV, ClientKey, ForbiddenError, Role
-
-import pytest
 
 
 async def _with_reader(launch: Launch) -> tuple[Service, ClientKey]:

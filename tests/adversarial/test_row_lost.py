@@ -1,10 +1,11 @@
-"""A row of the store is gone or garbled: nothing can be proved without it, and nobody calls that the monitor's word."""
+"""A row of the store is gone or garbled: nothing can be proved without it; it is the host that says so."""
 
 import pytest
 from _harness.expect import EXIT_VIOLATION, attempted
 from _harness.service import Launch, Service, certified
-from kvstore._prover import store_key_of
 from kvstore_client import RefusedError, ViolationError
+
+from kvstore._prover import store_key_of
 
 
 async def _without_its_row(launch: Launch, row: bytes | None) -> Service:

@@ -1,11 +1,13 @@
-"""The store is put back to an older copy, emptied, or given another store's sealed state: the monitor does not start."""
+"""The store is put back to an older copy, emptied, or given another's sealed state: the monitor does not start."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from _harness.client_frames import flipped
 from _harness.expect import EXIT_VIOLATION
 from _harness.service import Launch, Service, certified
+
 from kvstore.storage import SEALED_KEY
 
 
@@ -15,7 +17,7 @@ async def _refused(service: Service, name: str) -> None:
     assert name in result.stderr
 
 
-async def test_one_checkpoint_back(launch: Launch, directory) -> None:
+async def test_one_checkpoint_back(launch: Launch, directory: Path) -> None:
     service = await launch()
     await certified(service, [(b"alice", b"old")])
     await service.stop()
@@ -34,7 +36,7 @@ async def test_one_checkpoint_back(launch: Launch, directory) -> None:
         assert (await kv.get(b"alice", certified=True)).value == b"new"
 
 
-async def test_one_checkpoint_back_after_a_crash(launch: Launch, directory) -> None:
+async def test_one_checkpoint_back_after_a_crash(launch: Launch, directory: Path) -> None:
     service = await launch()
     await certified(service, [(b"alice", b"old")])
     service.server.kill()

@@ -45,7 +45,9 @@ def _differing(value: bytes) -> bytes:
 def _adds_of(entries: Sequence[Entry], keys: Sequence[bytes]) -> list[int] | None:
     """Where the records of the keys are added from Blum in this log; None if not all are."""
     hashes = [blake3(key).digest() for key in keys]
-    places = {entry.key.bits: at for at, entry in enumerate(entries) if isinstance(entry, AddBlum) and entry.key.is_leaf}
+    places = {
+        entry.key.bits: at for at, entry in enumerate(entries) if isinstance(entry, AddBlum) and entry.key.is_leaf
+    }
     return [places[key_hash] for key_hash in hashes] if all(key_hash in places for key_hash in hashes) else None
 
 

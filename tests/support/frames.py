@@ -122,7 +122,9 @@ class FrameProxy:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _pump(self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, upward: bool) -> None:
+    async def _pump(
+        self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, upward: bool
+    ) -> None:
         try:
             while (frame := await read_frame(reader)) is not None:
                 for sent in (self.to_up if upward else self.to_down)(link, frame):

@@ -73,7 +73,7 @@ class Process:
         """The first match in what it has written. Raises ProcessEndedError if it ends or takes longer."""
         end = time.monotonic() + seconds
         with self._grown:
-            while (found := re.search(pattern, self.output)) is None:
+            while (found := re.search(pattern, self.output, re.MULTILINE)) is None:
                 if not self._collector.is_alive() or time.monotonic() > end:
                     raise ProcessEndedError(f"{self.name} never wrote {pattern!r}", self.exit_code, self.output)
                 self._grown.wait(0.1)
@@ -128,10 +128,12 @@ def environment_of(home: Path) -> dict[str, str]:
 class Server:
     """`zetakv serve` on free ports. `options` are those of the command line, without `--data` and the ports."""
 
-    def __init__(self, directory: Path, options: Sequence[str] = (), *, data: Path | None = None) -> None:
+    def __init__(self, directory: Path, options: Sequence[str] = (), *, admin_key: Path | None = None) -> None:
+        """`admin_key`: where its monitor keeps the admin's key, if the monitor is run apart."""
         self.home = directory / "home"
-        self.data = data or directory / "data"
+        self.data = directory / "data"
         self.options = list(options)
+        self.admin_key = admin_key or self.data / "monitor" / "admin.key"
         self.process: Process | None = None
         self.port = 0
         self.fingerprint = ""
@@ -144,10 +146,6 @@ class Server:
     def store(self) -> Path:
         return self.data / "store.mdb-dir"
 
-    @property
-    def admin_key(self) -> Path:
-        return self.data / "monitor" / "admin.key"
-
     def spawn(self) -> Process:
         """Start the process without waiting until it serves."""
         arguments = [ZETAKV, "serve", "--data", str(self.data), "--port", "0", "--no-http", *self.options]
@@ -156,15 +154,15 @@ class Server:
 
     def start(self) -> Self:
         """Raises ProcessEndedError if it does not get ready."""
-        ready = self.spawn().wait_for(r"ready.*127\.0\.0\.1:(\d+)")
-        self.port = int(ready[1])
+        ready = self.spawn().wait_for(r"^ready: 127\.0\.0\.1:(\d+) (?:monitor ([0-9a-f]{64})|unverified)")
+        self.port, self.fingerprint = int(ready[1]), ready[2] or ""
         return self
 
     def start_refused(self) -> CommandResult:
         """Start a server that must not get ready: its exit code and output."""
         process = self.spawn()
         code = process.wait()
-        assert "ready" not in process.output, process.output
+        assert "ready:" not in process.output, process.output
         self.process = None
         return CommandResult(code, "", process.output)
 
@@ -189,7 +187,7 @@ class Server:
     def command(self, *arguments: str) -> CommandResult:
         """Run `zetakv ARGUMENTS` against this server, as a person on this machine would."""
         done = subprocess.run(
-            [ZETAKV, *arguments, "--server", self.address],
+            [ZETAKV, *arguments, "--server", self.address, "--key", str(self.admin_key)],
             env=environment_of(self.home),
             capture_output=True,
             text=True,

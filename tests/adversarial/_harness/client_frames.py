@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Self
 
-from support.frames import Address, Frame, open_stream, read_frame
+from support.frames import Address, Frame, Hook, Link, open_stream, read_frame
 
 HELLO, REQUEST, RESUME, CERTIFICATES, ADMIN, STATUS, KEYS = range(0x01, 0x08)
 GREETING, HELLO_OK, RECEIPT, REJECTED, RESUMED, CERTIFICATE, VIOLATION, ADMIN_ANSWER = range(0x80, 0x88)
 ERROR = 0x8F
 
-_LENGTH = struct.Struct("<I")
 _RECEIPT = struct.Struct("<QIHHQQB")
 _REJECTED = struct.Struct("<QHQB")
 _MAC_BYTES = 16
-_EPOCH_AT_IN_CERTIFICATE = 36
 
 
 @dataclass(frozen=True)
@@ -38,20 +36,26 @@ class Receipt:
     @classmethod
     def of(cls, frame: Frame) -> Self:
         assert frame.kind == RECEIPT
-        end = _LENGTH.size + _LENGTH.unpack_from(frame.body)[0]
-        receipt = frame.body[_LENGTH.size : end]
-        head = _RECEIPT.unpack_from(receipt)
-        return cls(*head, receipt[_RECEIPT.size : -_MAC_BYTES], receipt[-_MAC_BYTES:], frame.body[end:])
+        end = 4 + int.from_bytes(frame.body[:4], "little")
+        receipt = frame.body[4:end]
+        session, generation, thread, count, sequence, ts, error = _RECEIPT.unpack_from(receipt)
+        return cls(
+            session=session,
+            generation=generation,
+            thread=thread,
+            count=count,
+            sequence=sequence,
+            ts=ts,
+            error=error,
+            results=receipt[_RECEIPT.size : -_MAC_BYTES],
+            mac=receipt[-_MAC_BYTES:],
+            values=frame.body[end:],
+        )
 
     def frame(self) -> Frame:
-        head = _RECEIPT.pack(
-            self.session, self.generation, self.thread, self.count, self.sequence, self.ts, self.error
-        )
+        head = _RECEIPT.pack(self.session, self.generation, self.thread, self.count, self.sequence, self.ts, self.error)
         receipt = head + self.results + self.mac
-        return Frame(RECEIPT, _LENGTH.pack(len(receipt)) + receipt + self.values)
-
-    def but(self, **changed: object) -> Self:
-        return replace(self, **changed)  # type: ignore[arg-type]
+        return Frame(RECEIPT, len(receipt).to_bytes(4, "little") + receipt + self.values)
 
 
 def flipped(data: bytes, at: int) -> bytes:
@@ -60,18 +64,30 @@ def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :]
 
 
-def epoch_of_certificate(frame: Frame) -> int:
-    return _LENGTH.unpack_from(frame.body, _EPOCH_AT_IN_CERTIFICATE)[0]
-
-
-def changing(kind: int, change: Callable[[Frame], Frame]) -> Callable[[object, Frame], list[Frame]]:
+def changing(kind: int, change: Callable[[Frame], Frame]) -> Hook:
     """A hook that changes every frame of one type."""
     return lambda _, frame: [change(frame) if frame.kind == kind else frame]
 
 
-def dropping(kind: int) -> Callable[[object, Frame], list[Frame]]:
+def dropping(kind: int) -> Hook:
     """A hook that drops every frame of one type."""
     return lambda _, frame: [] if frame.kind == kind else [frame]
+
+
+def recording(kind: int, into: list[Frame]) -> Hook:
+    """A hook that passes everything on, and keeps every frame of one type."""
+
+    def record(_: Link, frame: Frame) -> Sequence[Frame]:
+        if frame.kind == kind:
+            into.append(frame)
+        return (frame,)
+
+    return record
+
+
+def untouched(_: Link, frame: Frame) -> Sequence[Frame]:
+    """The hook of an honest host."""
+    return (frame,)
 
 
 async def rejection(address: Address, frame: Frame) -> int:
@@ -82,7 +98,8 @@ async def rejection(address: Address, frame: Frame) -> int:
         while (answer := await read_frame(reader)) is not None:
             if answer.kind != GREETING:
                 assert answer.kind == REJECTED, answer
-                return _REJECTED.unpack(answer.body)[3]
+                _session, _thread, _sequence, reason = _REJECTED.unpack(answer.body)
+                return int(reason)
         raise AssertionError("the server closed the connection without an answer")
     finally:
         writer.close()

@@ -36,8 +36,8 @@ class Disk:
 
     def row(self, store_key: bytes) -> bytes | None:
         with self._transaction(write=False) as transaction:
-            row: bytes | None = transaction.get(store_key)
-            return row
+            row = transaction.get(store_key)
+            return None if row is None else bytes(row)
 
     def set_row(self, store_key: bytes, row: bytes | None) -> None:
         """None deletes the row."""
@@ -52,9 +52,9 @@ class Disk:
             found: dict[bytes, bytes] = {}
             if cursor.set_range(prefix):
                 for store_key, row in cursor:
-                    if not store_key.startswith(prefix):
+                    if not bytes(store_key).startswith(prefix):
                         break
-                    found[store_key] = row
+                    found[bytes(store_key)] = bytes(row)
             return found
 
     def copy_to(self, target: Path) -> None:

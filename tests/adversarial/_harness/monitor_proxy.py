@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from support.frames import Frame, FrameProxy, Link
+
 from _harness import verifier_log
 from _harness.verifier_log import Entry, Output
 from kvstore.messages import Monitor
-from support.frames import Frame, FrameProxy, Link
 
 LogHook = Callable[[int, list[Entry]], list[Entry]]
 OutputsHook = Callable[[int, list[Output]], list[Output]]
@@ -49,7 +50,7 @@ class MonitorProxy:
         await self._proxy.close()
 
     def inject(self, thread: int, entries: Sequence[Entry]) -> asyncio.Future[list[Output]]:
-        """Send a log message of our own on a thread's connection. Its outputs are given here, and kept from the host."""
+        """Send a log message of our own on a thread's connection. Its outputs come here, and not to the host."""
         answer: asyncio.Future[list[Output]] = asyncio.get_running_loop().create_future()
         self._pending[thread].append(answer)
         self._log_link(thread).send_up(Frame(Monitor.LOG, verifier_log.encode(entries)))
@@ -102,7 +103,7 @@ class MonitorProxy:
 
 
 def once(edit: Callable[[list[Entry]], list[Entry] | None]) -> LogHook:
-    """A hook that tries `edit` on every log, until it changes one: None says that the log does not have what it needs."""
+    """A hook that tries `edit` on every log until it changes one; None: the log does not have what it needs."""
     done = False
 
     def hook(_: int, entries: list[Entry]) -> list[Entry]:

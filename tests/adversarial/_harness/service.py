@@ -1,18 +1,18 @@
-"""A whole service under attack: the server, the man in the middle before its clients, and the one before its monitor."""
+"""A whole service under attack: the server, its store, and the man in the middle before its monitor."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any, Protocol
+
+from kvstore_client import KV, connect
+from support.frames import FrameProxy
+from support.server import CommandResult, Server
 
 from _harness.disk import Disk
 from _harness.monitor_proxy import MonitorProxy
-from kvstore_client import KV, connect
-from support.frames import FrameProxy
-from support.server import CommandResult, MonitorProcess, Server
 
 EPOCH_MS = 100
 
@@ -21,22 +21,17 @@ CERTIFICATE_SECONDS = 10.0
 
 
 class Service:
-    """`server` with its own monitor, or, if `monitor` is given, with one that only `proxy` leads to."""
+    """`server` with its own monitor, or with one that only `proxy` leads to."""
 
-    def __init__(self, server: Server, monitor: MonitorProcess | None = None, proxy: MonitorProxy | None = None) -> None:
+    def __init__(self, server: Server, proxy: MonitorProxy | None = None) -> None:
         self.server = server
         self.disk = Disk(server.store)
-        self._monitor = monitor
         self._proxy = proxy
 
     @property
     def proxy(self) -> MonitorProxy:
         assert self._proxy is not None, "this service has its monitor for itself"
         return self._proxy
-
-    @property
-    def admin_key(self) -> Path:
-        return self.server.admin_key if self._monitor is None else self._monitor.admin_key
 
     @property
     def address(self) -> tuple[str, int]:
@@ -63,7 +58,7 @@ class Service:
         port = self.server.port if through is None else through.port
         defaults: dict[str, Any] = {
             "monitor": self.server.fingerprint,
-            "key": self.admin_key,
+            "key": self.server.admin_key,
             "certificate_timeout": CERTIFICATE_SECONDS,
         }
         return connect(f"127.0.0.1:{port}", **defaults | options)
