@@ -100,7 +100,7 @@ def put(
 
     async def command() -> None:
         async with Target(server, monitor, key_file, unverified).connected() as kv:
-            say(_standing(await kv.put(key.encode(), content, certified=certified)))
+            say(_standing(await kv.put(key.encode(), content, certified=certified), unverified))
 
     run(command)
 
@@ -121,7 +121,7 @@ def get(
         async with Target(server, monitor, key_file, unverified).connected() as kv:
             answer = await kv.get(key.encode(), certified=certified)
         if answer.value is None:
-            say(f"{key}: no value, {_standing(answer)}")
+            say(f"{key}: no value, {_standing(answer, unverified)}")
             raise typer.Exit(EXIT_ERROR)
         sys.stdout.buffer.write(answer.value + (b"" if raw else b"\n"))
 
@@ -141,7 +141,7 @@ def delete(
 
     async def command() -> None:
         async with Target(server, monitor, key_file, unverified).connected() as kv:
-            say(_standing(await kv.delete(key.encode(), certified=certified)))
+            say(_standing(await kv.delete(key.encode(), certified=certified), unverified))
 
     run(command)
 
@@ -287,8 +287,9 @@ def version() -> None:
     print(__version__)
 
 
-def _standing(answer: Answer) -> str:
-    return f"{'certified' if answer.is_certified else 'provisional'}, epoch {answer.epoch}"
+def _standing(answer: Answer, unverified: bool) -> str:
+    final = "durable, but unverified" if unverified else "certified"
+    return f"{final if answer.is_certified else 'provisional'}, epoch {answer.epoch}"
 
 
 if __name__ == "__main__":

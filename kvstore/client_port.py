@@ -9,7 +9,7 @@ import asyncio
 import logging
 import struct
 from collections import deque
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from kvstore import limits
 from kvstore.framing import HEADER_BYTES, BadFrameError, FrameParser, FrameTooLongError, pack_frame
@@ -65,8 +65,8 @@ class Connection(asyncio.Protocol):
         self._closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are of no class of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
         self._port.opened(self)
 
     def data_received(self, data: bytes) -> None:

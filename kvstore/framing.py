@@ -6,7 +6,7 @@ chunk of input. `FrameProtocol` is its thin asyncio shell. What a frame means is
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, cast
 
 HEADER_BYTES: Final = 5
 _LENGTH_BYTES: Final = 4
@@ -85,8 +85,8 @@ class FrameProtocol(asyncio.Protocol):
         self._broken: BadFrameError | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are of no class of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self._broken is not None:

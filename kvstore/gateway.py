@@ -33,6 +33,8 @@ _BODY_BYTES_MAX: Final = 32 * MIB
 """The largest value in base64, with its JSON."""
 _PUBLIC_PATHS: Final = frozenset({"/v1/status", "/v1/openapi.json"})
 _CONNECT_SECONDS: Final = 10.0
+_SHUTDOWN_SECONDS: Final = 2.0
+"""How long requests in flight may take at the end: less than the supervisor waits for this process."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -62,7 +64,9 @@ class Gateway:
 
     async def _begin(self, begin: Json) -> None:
         self._fingerprint = begin["fingerprint"]
-        self._runner = web.AppRunner(self.application(), access_log=None)
+        self._runner = web.AppRunner(
+            self.application(), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+        )
         await self._runner.setup()
         await web.SockSite(self._runner, socket.socket(fileno=self._config.listen_descriptor)).start()
         self._control.send_json(FromChild.READY, {})
