@@ -58,7 +58,11 @@ class Prover:
         """Outputs of the monitor for the last log -> (origin, whole client frames with length and type), in order."""
 
     def start_cut(self, *, all_to_merkle: bool) -> None:
-        """Close the epoch: the next logs finish what is admitted, drain, and verify. `all_to_merkle`: for a clean stop."""
+        """Close the epoch: the next logs finish what is admitted, drain, and verify. `all_to_merkle`: for a clean stop.
+
+        Begins when the last checkpoint has been released; until then requests go on. Raises ProverError if a cut is in
+        progress already.
+        """
 
     def handed_over(self) -> int | None:
         """The epoch whose cut has been acknowledged by the monitor since the last call, once."""
@@ -77,6 +81,10 @@ class Prover:
     @property
     def active(self) -> bool:
         """Whether an operation has run in the open epoch: its receipts wait for a certificate."""
+
+    @property
+    def cut_wanted(self) -> bool:
+        """Whether the epoch should be closed at once, because the thread's clock is halfway to its end: ask for a cut."""
 
     @property
     def dirty_bytes(self) -> int:
@@ -106,6 +114,8 @@ class PlainEngine:
     def busy(self) -> bool: ...
     @property
     def active(self) -> bool: ...
+    @property
+    def cut_wanted(self) -> bool: ...
     @property
     def dirty_bytes(self) -> int: ...
     def stats(self) -> dict[str, int]: ...

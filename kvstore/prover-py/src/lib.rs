@@ -1,1 +1,74 @@
-//! Python bindings of the prover.
+//! Python bindings of the prover: conversions, and nothing else. The interface is described in `kvstore/_prover.pyi`.
+
+#![forbid(unsafe_code)]
+#![allow(missing_docs)] // what Python sees is documented in the stub
+
+use pyo3::create_exception;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+
+use zetakv_prover::{Config, Error, FrameRules, rows};
+
+mod plain;
+mod prover;
+
+create_exception!(kvstore._prover, FrameError, PyValueError);
+create_exception!(kvstore._prover, ProverError, PyRuntimeError);
+
+/// The Python exception of an error.
+fn to_python(py: Python<'_>, error: Error) -> PyErr {
+    match error {
+        Error::Frame { code, text } => FrameError::new_err((code as u16, text)),
+        Error::Store { text, key } => ProverError::new_err((text, PyBytes::new(py, &key).unbind())),
+        Error::Monitor(text) | Error::Engine(text) => ProverError::new_err((text, None::<Py<PyBytes>>)),
+    }
+}
+
+/// Do some work of an engine without the GIL.
+fn work<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {
+    py.detach(work).map_err(|error| to_python(py, error))
+}
+
+/// A batch of frames, keys or rows.
+fn to_bytes<'py>(py: Python<'py>, list: &[Vec<u8>]) -> Vec<Bound<'py, PyBytes>> {
+    list.iter().map(|bytes| PyBytes::new(py, bytes)).collect()
+}
+
+/// Frames for clients, with their origins.
+fn to_frames<'py>(py: Python<'py>, frames: &[(u64, Vec<u8>)]) -> Vec<(u64, Bound<'py, PyBytes>)> {
+    frames.iter().map(|(origin, frame)| (*origin, PyBytes::new(py, frame))).collect()
+}
+
+#[pyfunction]
+fn store_key_of<'py>(py: Python<'py>, key: &[u8]) -> Bound<'py, PyBytes> {
+    PyBytes::new(py, &rows::store_key_of(key))
+}
+
+#[pyfunction]
+fn decode_record<'py>(py: Python<'py>, row: &[u8]) -> PyResult<(Bound<'py, PyBytes>, Option<Bound<'py, PyBytes>>)> {
+    let (key, value) = rows::decode_record(row).map_err(|_| PyValueError::new_err("this is not the row of a record"))?;
+    Ok((PyBytes::new(py, key), value.map(|value| PyBytes::new(py, value))))
+}
+
+#[pyfunction]
+#[pyo3(signature = (key, value))]
+fn encode_record<'py>(py: Python<'py>, key: &[u8], value: Option<&[u8]>) -> PyResult<Bound<'py, PyBytes>> {
+    if key.len() > usize::from(u16::MAX) {
+        return Err(PyValueError::new_err("a key has at most 65,535 bytes"));
+    }
+    let mut row = Vec::new();
+    rows::encode_record(key, value, &mut row);
+    Ok(PyBytes::new(py, &row))
+}
+
+#[pymodule]
+mod _prover {
+    #[pymodule_export]
+    use super::plain::PlainEngine;
+    #[pymodule_export]
+    use super::prover::Prover;
+    #[pymodule_export]
+    use super::{FrameError, ProverError, decode_record, encode_record, store_key_of};
+}

@@ -1,1 +1,29 @@
-//! The prover of ZetaKV.
+//! The prover of ZetaKV: decides which entries of the verifier log prove what clients ask for. Bytes in, bytes out: no clock, randomness,
+//! socket or file.
+//!
+//! Nothing here is trusted. But it mirrors the verifier exactly, since a monitor cannot tell a mistake from an attack.
+
+mod cache;
+mod checkpoint;
+mod drain;
+mod error;
+mod execute;
+mod frames;
+mod genesis;
+mod hash;
+mod mirror;
+mod partitions;
+mod plain;
+mod prover;
+mod reading;
+mod records;
+mod rounds;
+pub mod rows;
+mod walk;
+
+pub use error::{Error, FrameErrorCode};
+pub use frames::FrameRules;
+pub use mirror::Counters;
+pub use plain::PlainEngine;
+pub use prover::{Config, Prover, SLOTS_MIN, Stats};
+pub use rounds::ClientFrame;

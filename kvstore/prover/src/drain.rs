@@ -1,0 +1,234 @@
+//! The drain: between `next_epoch` and `verify_epoch` every record that is cached or in Blum goes to Blum at the first moment of the next
+//! epoch, or to Merkle if it has not been used lately.
+//!
+//! All go in post-order of the key tree, so one timestamp serves for all of them. A record that goes to Merkle needs its parent in the
+//! cache: the path to it is brought in, and its nodes leave again, by Merkle, when the last record below them has had its turn. They are
+//! always ancestors of the record whose turn it is, so they form a stack. Invariant: what is still to come is later in post-order than all
+//! that was evicted.
+
+use zetakv_verifier::key::Key;
+
+use crate::cache::{AddedBy, NO_SLOT};
+use crate::error::Error;
+use crate::mirror::Mirror;
+use crate::partitions;
+use crate::reading::Wanted;
+use crate::records::{Content, Place, RecordId, Records};
+use crate::walk::End;
+
+/// Epochs after which a record that was not needed leaves Blum: each record in Blum costs work in every epoch.
+pub const HOT_EPOCHS: usize = 16;
+
+/// Records that are planned, and read, at once: bounds the memory of a drain.
+const WINDOW_RECORDS: usize = 1024;
+
+/// Bytes of one log of a drain, so that the verifier checks while the prover writes.
+const LOG_BYTES: usize = 1 << 20;
+
+const NOT_CACHED: Error = Error::Engine("the drain has lost a record");
+
+/// A drain in progress.
+#[derive(Debug)]
+pub struct Drain {
+    /// What is cached or in Blum, in post-order.
+    worklist: Vec<RecordId>,
+    done: usize,
+    /// The records before this in the worklist are planned: what they need is in memory, once `unplanned` is empty.
+    planned: usize,
+    unplanned: Vec<RecordId>,
+    /// The nodes that were brought in for records that went to Merkle, from the top.
+    stack: Vec<RecordId>,
+    path: Vec<RecordId>,
+}
+
+impl Drain {
+    /// Begin, right after `next_epoch`.
+    pub fn new(mirror: &mut Mirror, all_to_merkle: bool) -> Self {
+        let worklist = in_post_order(&mirror.records);
+        choose_cold(mirror, &worklist, all_to_merkle);
+        Self {
+            worklist,
+            done: 0,
+            planned: 0,
+            unplanned: Vec::new(),
+            stack: Vec::new(),
+            path: Vec::new(),
+        }
+    }
+
+    /// Ask for the rows that the next records need.
+    pub fn plan(&mut self, mirror: &Mirror, wanted: &mut Wanted) -> Result<(), Error> {
+        if self.done == self.planned {
+            self.planned = self.worklist.len().min(self.done + WINDOW_RECORDS);
+            self.unplanned.extend_from_slice(&self.worklist[self.done..self.planned]);
+        }
+        let mut still_unplanned = Vec::new();
+        for id in self.unplanned.drain(..) {
+            if let Some(key) = missing(mirror, id, &mut self.path)? {
+                wanted.push(key);
+                still_unplanned.push(id);
+            }
+        }
+        self.unplanned = still_unplanned;
+        Ok(())
+    }
+
+    /// Whether all that was planned is written, so that memory may be swept.
+    pub const fn is_between_plans(&self) -> bool {
+        self.done == self.planned
+    }
+
+    /// Write the next piece of the log; true if it is the last.
+    pub fn write(&mut self, mirror: &mut Mirror) -> Result<bool, Error> {
+        if !self.unplanned.is_empty() {
+            return Err(Error::Engine("the rows that a drain needs have not been supplied"));
+        }
+        while self.done < self.planned && mirror.log_bytes() < LOG_BYTES {
+            let id = self.worklist[self.done];
+            self.done += 1;
+            let key = mirror.records.get(id).key;
+            self.leave_behind(mirror, Some(&key))?;
+            self.take_turn(mirror, id, &key)?;
+        }
+        if self.done < self.worklist.len() {
+            return Ok(false);
+        }
+        self.leave_behind(mirror, None)?;
+        Ok(true)
+    }
+
+    /// Evict the nodes of the stack that are not above the record whose turn is next.
+    fn leave_behind(&mut self, mirror: &mut Mirror, next: Option<&Key>) -> Result<(), Error> {
+        while let Some(id) = self.stack.last() {
+            let record = mirror.records.get(*id);
+            if next.is_some_and(|next| record.key.is_proper_ancestor_of(next)) {
+                break;
+            }
+            let Place::Cached(slot) = record.place else {
+                return Err(NOT_CACHED);
+            };
+            let Some(AddedBy::Merkle { parent }) = mirror.cache.get(slot).map(|occupant| occupant.added_by) else {
+                return Err(NOT_CACHED);
+            };
+            mirror.evict_merkle(slot, parent)?;
+            self.stack.pop();
+        }
+        Ok(())
+    }
+
+    fn take_turn(&mut self, mirror: &mut Mirror, id: RecordId, key: &Key) -> Result<(), Error> {
+        let slot = match mirror.records.get(id).place {
+            Place::Cached(slot) => slot,
+            Place::Blum { .. } => {
+                let slot = mirror.make_room(NO_SLOT)?;
+                mirror.add_blum(id, slot)?;
+                slot
+            }
+            Place::Merkle => return Err(NOT_CACHED),
+        };
+        let added_by = mirror.cache.get(slot).ok_or(NOT_CACHED)?.added_by;
+        let goes_cold = core::mem::take(&mut mirror.records.get_mut(id).goes_cold);
+        match added_by {
+            AddedBy::Blum if goes_cold => {
+                let mut path = core::mem::take(&mut self.path);
+                mirror.walk(key, &mut path)?;
+                let parent = mirror.bring_path(&path, &mut self.stack)?;
+                self.path = path;
+                mirror.evict_merkle(slot, parent)
+            }
+            AddedBy::Blum => mirror.evict_blum(slot, mirror.clock),
+            AddedBy::Merkle { parent } if goes_cold => mirror.evict_merkle(slot, parent),
+            AddedBy::Merkle { .. } => mirror.evict_blum_merkle(slot, mirror.clock),
+        }
+    }
+}
+
+/// The record whose row must be in memory before a record has its turn, if there is one.
+fn missing(mirror: &Mirror, id: RecordId, path: &mut Vec<RecordId>) -> Result<Option<Key>, Error> {
+    let record = mirror.records.get(id);
+    if let Content::NotLoaded = record.content {
+        return Ok(Some(record.key));
+    }
+    let comes_from_blum = match record.place {
+        Place::Cached(slot) => mirror.cache.get(slot).is_some_and(|occupant| occupant.added_by == AddedBy::Blum),
+        Place::Blum { .. } | Place::Merkle => true,
+    };
+    if !(record.goes_cold && comes_from_blum) {
+        return Ok(None);
+    }
+    match mirror.walk(&record.key, path)? {
+        End::Record(_) => Ok(None),
+        End::Missing(key) => Ok(Some(key)),
+        End::Nothing | End::Other(_) => Err(Error::Store {
+            text: "a record in Blum is not in the tree",
+            key: crate::rows::hot_key(&record.key),
+        }),
+    }
+}
+
+/// All records that are cached or in Blum, descendants before their ancestors, from left to right.
+fn in_post_order(records: &Records) -> Vec<RecordId> {
+    let known = records.iter().filter(|(_, record)| record.place != Place::Merkle);
+    let mut sorted: Vec<(u64, RecordId)> = known.map(|(id, record)| (first_bits(&record.key), id)).collect();
+    sorted.sort_unstable_by(|(bits_a, a), (bits_b, b)| {
+        bits_a.cmp(bits_b).then_with(|| records.get(*a).key.cmp_post_order(&records.get(*b).key))
+    });
+    sorted.into_iter().map(|(_, id)| id).collect()
+}
+
+/// The first 64 bits of a path, padded with ones: decides the post-order of most pairs.
+fn first_bits(key: &Key) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&key.bits()[..8]);
+    u64::from_be_bytes(bytes) | u64::MAX.checked_shr(u32::from(key.depth())).unwrap_or(0)
+}
+
+/// Mark the records that go to Merkle: internal nodes that are not hot, what was not used lately, and the oldest of what is too much.
+fn choose_cold(mirror: &mut Mirror, worklist: &[RecordId], all_to_merkle: bool) {
+    let closing_epoch = mirror.clock.epoch - 1; // next_epoch has raised it
+    let mut by_age = [0_usize; HOT_EPOCHS];
+    let mut stay = usize::from(partitions::COUNT);
+    for id in worklist {
+        let record = mirror.records.get(*id);
+        if record.key.depth() == partitions::DEPTH {
+            continue;
+        }
+        let age = age_of(mirror, *id, closing_epoch);
+        let is_cold = all_to_merkle || age >= HOT_EPOCHS || is_passing_node(mirror, *id);
+        mirror.records.get_mut(*id).goes_cold = is_cold;
+        if !is_cold {
+            by_age[age] += 1;
+            stay += 1;
+        }
+    }
+    let mut excess = stay.saturating_sub(mirror.hot_records_max);
+    for age in (0..HOT_EPOCHS).rev() {
+        if excess == 0 {
+            break;
+        }
+        if by_age[age] == 0 {
+            continue;
+        }
+        for id in worklist {
+            let record = mirror.records.get(*id);
+            let is_eligible = !record.goes_cold && record.key.depth() != partitions::DEPTH;
+            if excess > 0 && is_eligible && age_of(mirror, *id, closing_epoch) == age {
+                mirror.records.get_mut(*id).goes_cold = true;
+                excess -= 1;
+            }
+        }
+    }
+}
+
+/// Epochs since a record was last used.
+fn age_of(mirror: &Mirror, id: RecordId, epoch: u32) -> usize {
+    epoch.saturating_sub(mirror.records.get(id).last_used) as usize
+}
+
+/// Whether a record is cached only because it is on the way to others.
+fn is_passing_node(mirror: &Mirror, id: RecordId) -> bool {
+    let Place::Cached(slot) = mirror.records.get(id).place else {
+        return false;
+    };
+    mirror.cache.get(slot).is_some_and(|occupant| occupant.added_by != AddedBy::Blum && !mirror.is_hot(occupant))
+}

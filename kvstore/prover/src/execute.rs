@@ -1,0 +1,122 @@
+//! Running one operation: its leaf is brought into the cache, or its absence is shown, and the mirror gets the result.
+
+use std::sync::Arc;
+
+use zetakv_verifier::entry::Slot;
+use zetakv_verifier::key::Key;
+use zetakv_verifier::kv::{Action, KeyValue};
+use zetakv_verifier::machine::{OperationResult, Role, execute};
+use zetakv_verifier::time::Timestamp;
+use zetakv_verifier::value::Commitment;
+
+use crate::cache::NO_SLOT;
+use crate::error::Error;
+use crate::frames::{ClientOperation, ResultBytes};
+use crate::mirror::Mirror;
+use crate::records::{Content, Leaf, Place, RecordId};
+use crate::walk::End;
+
+/// Where an operation finds its record.
+enum Found {
+    /// In a slot.
+    Cached(Slot, RecordId),
+    /// It is not in the tree, as the node in this slot proves.
+    Absent(Slot),
+}
+
+impl Mirror {
+    /// Write the entries that run an operation. `after_ts`: where it is the first of its request. `values` gets the bytes of its result.
+    pub fn run_operation(
+        &mut self,
+        operation: &ClientOperation,
+        role: Role,
+        after_ts: Option<Timestamp>,
+        path: &mut Vec<RecordId>,
+        values: &mut Vec<ResultBytes>,
+    ) -> Result<(), Error> {
+        match self.bring_leaf(operation, path)? {
+            Found::Absent(parent) => self.run_absent(parent, after_ts),
+            Found::Cached(slot, id) => {
+                self.run(slot, after_ts)?;
+                let Content::Leaf(leaf) = &self.records.get(id).content else {
+                    return Err(Error::Engine("the value of a record is not in memory"));
+                };
+                let outcome = apply(operation, role, leaf)?;
+                values.extend(outcome.returned);
+                if let Some((commitment, bytes)) = outcome.written {
+                    self.records.write_leaf(id, commitment, bytes, &operation.application_key);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn bring_leaf(&mut self, operation: &ClientOperation, path: &mut Vec<RecordId>) -> Result<Found, Error> {
+        let key = Key::leaf(operation.operation.key);
+        if let Some(id) = self.records.find(&key) {
+            match self.records.get(id).place {
+                Place::Cached(slot) => return Ok(Found::Cached(slot, id)),
+                Place::Blum { .. } => {
+                    let slot = self.make_room(NO_SLOT)?;
+                    self.add_blum(id, slot)?;
+                    return Ok(Found::Cached(slot, id));
+                }
+                Place::Merkle => {}
+            }
+        }
+        let end = self.walk(&key, path)?;
+        let parent = self.bring_path(path, &mut Vec::new())?;
+        match end {
+            End::Missing(_) => Err(Error::Engine("the rows that an operation needs have not been supplied")),
+            End::Record(id) => {
+                let slot = self.make_room(parent)?;
+                self.add_again(id, slot, parent)?;
+                Ok(Found::Cached(slot, id))
+            }
+            End::Nothing | End::Other(_) if operation.operation.action == Action::Get => Ok(Found::Absent(parent)),
+            End::Nothing => self.add_leaf(key, operation, parent),
+            End::Other(other) => {
+                // a new node where the paths to the two part
+                let slot = self.make_room(parent)?;
+                self.add_new(key.common_prefix(&other.key), None, slot, parent)?;
+                self.add_leaf(key, operation, slot)
+            }
+        }
+    }
+
+    fn add_leaf(&mut self, key: Key, operation: &ClientOperation, parent: Slot) -> Result<Found, Error> {
+        let slot = self.make_room(parent)?;
+        let id = self.add_new(key, Some(&operation.application_key), slot, parent)?;
+        Ok(Found::Cached(slot, id))
+    }
+}
+
+/// What an operation does to a leaf.
+pub struct Outcome {
+    /// What the verifier answers.
+    pub result: OperationResult,
+    /// The bytes of the value in the result, if that holds a digest.
+    pub returned: Option<ResultBytes>,
+    /// The leaf's new value, if it changes.
+    pub written: Option<(Commitment, Option<Arc<[u8]>>)>,
+}
+
+/// Apply an operation to a leaf, as the verifier does.
+pub fn apply(operation: &ClientOperation, role: Role, leaf: &Leaf) -> Result<Outcome, Error> {
+    let mut commitment = leaf.commitment;
+    let result = execute::<KeyValue>(&operation.operation, role, core::slice::from_mut(&mut commitment));
+    let returned = match result {
+        OperationResult::Value(Commitment::Digest(..)) | OperationResult::Mismatch(Commitment::Digest(..)) => {
+            // digests that are returned are those that were there: an operation that computes its result makes an inline value
+            let bytes = leaf.bytes.clone();
+            Some(bytes.ok_or(Error::Engine("the bytes of a value are not in memory"))?)
+        }
+        _ => None,
+    };
+    let is_written = result.succeeded() && commitment != leaf.commitment;
+    Ok(Outcome {
+        result,
+        returned,
+        written: is_written.then(|| (commitment, operation.bytes.clone())),
+    })
+}

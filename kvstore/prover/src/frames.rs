@@ -1,0 +1,215 @@
+//! Frames of clients (protocol section 6): requests in, checked against their commitments; receipts and rejections out.
+
+use std::sync::Arc;
+
+use zetakv_verifier::codec::{Malformed, Reader};
+use zetakv_verifier::entry::ThreadId;
+use zetakv_verifier::key::Key;
+use zetakv_verifier::kv::{Action, KeyValue, Operation};
+use zetakv_verifier::machine::StateMachine;
+use zetakv_verifier::request::{
+    OPERATIONS_PER_REQUEST_MAX, RESUME_BYTES, RequestHeader, UnverifiedRequest, UnverifiedResume,
+};
+use zetakv_verifier::value::Commitment;
+
+use crate::error::Error;
+use crate::partitions;
+
+const RECEIPT_FRAME: u8 = 0x82;
+const REJECTED_FRAME: u8 = 0x83;
+const RESUMED_FRAME: u8 = 0x84;
+
+/// Who a request is for, and what it may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameRules {
+    /// The thread of this worker.
+    pub thread: ThreadId,
+    /// Number of threads.
+    pub threads: u16,
+    /// Bytes of an application key at the most.
+    pub key_bytes_max: usize,
+    /// Bytes of a value at the most.
+    pub value_bytes_max: usize,
+    /// Bytes of a receipt frame's body at the most; values beyond are left out.
+    pub response_bytes_max: usize,
+}
+
+/// An operation of a request, with what the client sent along.
+#[derive(Clone, Debug)]
+pub struct ClientOperation {
+    /// What the verifier runs.
+    pub operation: Operation,
+    /// The application's key.
+    pub application_key: Box<[u8]>,
+    /// The bytes of the new value, where its commitment is a digest.
+    pub bytes: Option<Arc<[u8]>>,
+}
+
+/// A client's request, not authenticated.
+#[derive(Clone, Debug)]
+pub struct ClientRequest {
+    /// Comes back with the answer.
+    pub origin: u64,
+    /// The header, as the sender claims.
+    pub header: RequestHeader,
+    /// The request, as the monitor gets it.
+    pub request: Box<[u8]>,
+    /// Its operations.
+    pub operations: Vec<ClientOperation>,
+}
+
+/// A client's resume, not authenticated.
+#[derive(Clone, Debug)]
+pub struct ClientResume {
+    /// Comes back with the answer.
+    pub origin: u64,
+    /// The resume, as the monitor gets it.
+    pub resume: Box<[u8; RESUME_BYTES]>,
+    /// Its session, as the sender claims.
+    pub session: u64,
+}
+
+/// The bytes of a value in a receipt frame; None: its commitment says all.
+pub type ResultBytes = Arc<[u8]>;
+
+/// Read the body of a request frame.
+pub fn parse_request(rules: &FrameRules, origin: u64, body: &[u8]) -> Result<ClientRequest, Error> {
+    let mut reader = Reader::new(body);
+    let request = read_counted(&mut reader).map_err(|_| Error::malformed("the frame ends before its request does"))?;
+    let parts = UnverifiedRequest::split(request)
+        .map_err(|_| Error::malformed("the request is too short for its header, or longer than 65,536 bytes"))?;
+    let header = parts.header;
+    if header.thread != rules.thread {
+        let text = format!("the request is for thread {}, and this is thread {}", header.thread, rules.thread);
+        return Err(Error::malformed(text));
+    }
+    if header.operations == 0 || header.operations > OPERATIONS_PER_REQUEST_MAX {
+        let text = format!("a request has 1 to {OPERATIONS_PER_REQUEST_MAX} operations, this one {}", header.operations);
+        return Err(Error::malformed(text));
+    }
+    let mut encoded = Reader::new(parts.operations);
+    let mut operations = Vec::with_capacity(usize::from(header.operations));
+    for index in 0..header.operations {
+        let operation = KeyValue::decode(&mut encoded)
+            .map_err(|_| Error::malformed(format!("operation {index} of the request is malformed")))?;
+        operations.push(read_payload(rules, index, operation, &mut reader)?);
+    }
+    encoded.end().map_err(|_| Error::malformed("the request goes on after its last operation"))?;
+    reader.end().map_err(|_| Error::malformed("the frame goes on after its last value"))?;
+    Ok(ClientRequest {
+        origin,
+        header,
+        request: request.into(),
+        operations,
+    })
+}
+
+fn read_counted<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
+    let length = reader.u32()? as usize;
+    reader.take(length)
+}
+
+fn read_payload(
+    rules: &FrameRules,
+    index: u16,
+    operation: Operation,
+    reader: &mut Reader<'_>,
+) -> Result<ClientOperation, Error> {
+    let ends = |_: Malformed| Error::malformed(format!("the frame ends before the key or value of operation {index}"));
+    let length = usize::from(reader.u16().map_err(ends)?);
+    let application_key = reader.take(length).map_err(ends)?;
+    if length > rules.key_bytes_max {
+        let text = format!("the key of operation {index} has {length} bytes, at most {} are allowed", rules.key_bytes_max);
+        return Err(Error::payload(text));
+    }
+    if blake3::hash(application_key).as_bytes() != &operation.key {
+        return Err(Error::payload(format!("the key of operation {index} does not have the hash that the request names")));
+    }
+    if partitions::thread_of(&Key::leaf(operation.key), rules.threads) != rules.thread {
+        return Err(Error::malformed(format!("the key of operation {index} belongs to another thread")));
+    }
+    let bytes = match operation.action.new_commitment() {
+        Some(commitment @ Commitment::Digest(length, _)) => {
+            let length = *length as usize;
+            if length > rules.value_bytes_max {
+                let most = rules.value_bytes_max;
+                let text = format!("the value of operation {index} has {length} bytes, at most {most} are allowed");
+                return Err(Error::payload(text));
+            }
+            let value = reader.take(length).map_err(ends)?;
+            if Commitment::of(value) != *commitment {
+                let text = format!("the value of operation {index} does not have the hash that the request names");
+                return Err(Error::payload(text));
+            }
+            Some(Arc::from(value))
+        }
+        _ => None,
+    };
+    Ok(ClientOperation {
+        operation,
+        application_key: application_key.into(),
+        bytes,
+    })
+}
+
+/// Read the body of a resume frame.
+pub fn parse_resume(rules: &FrameRules, origin: u64, body: &[u8]) -> Result<ClientResume, Error> {
+    let resume: &[u8; RESUME_BYTES] =
+        body.try_into().map_err(|_| Error::malformed(format!("a resume has {RESUME_BYTES} bytes")))?;
+    let parts = UnverifiedResume::split(resume).map_err(|_| Error::malformed("the resume's padding is not zero"))?;
+    if parts.thread != rules.thread {
+        let text = format!("the resume is for thread {}, and this is thread {}", parts.thread, rules.thread);
+        return Err(Error::malformed(text));
+    }
+    Ok(ClientResume {
+        origin,
+        resume: Box::new(*resume),
+        session: parts.session,
+    })
+}
+
+/// The receipt frame: the receipt, and the values that its digests stand for, as far as they fit.
+pub fn receipt_frame(rules: &FrameRules, receipt: &[u8], values: &[ResultBytes]) -> Vec<u8> {
+    let value_bytes: usize = values.iter().map(|bytes| bytes.len() + 1).sum();
+    let mut body = Vec::with_capacity(4 + receipt.len() + value_bytes.min(rules.response_bytes_max));
+    body.extend_from_slice(&(receipt.len() as u32).to_le_bytes()); // receipts are far below 4 GiB
+    body.extend_from_slice(receipt);
+    // each value that is left out takes one byte
+    let mut room = rules.response_bytes_max.saturating_sub(body.len() + values.len());
+    for bytes in values {
+        match room.checked_sub(bytes.len()) {
+            Some(left) => {
+                room = left;
+                body.push(1);
+                body.extend_from_slice(bytes);
+            }
+            None => body.push(0),
+        }
+    }
+    frame(RECEIPT_FRAME, &[&body])
+}
+
+/// The frame that tells a client that its request, or its resume (sequence 0), was rejected.
+pub fn rejected_frame(session: u64, thread: ThreadId, sequence: u64, reason: u8) -> Vec<u8> {
+    let parts: [&[u8]; 4] = [&session.to_le_bytes(), &thread.to_le_bytes(), &sequence.to_le_bytes(), &[reason]];
+    frame(REJECTED_FRAME, &parts)
+}
+
+/// The answer to a resume.
+pub fn resumed_frame(resumed: &[u8]) -> Vec<u8> {
+    frame(RESUMED_FRAME, &[resumed])
+}
+
+fn frame(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let length = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut out = Vec::with_capacity(4 + length);
+    out.extend_from_slice(&(length as u32).to_le_bytes()); // response_bytes_max bounds it
+    out.push(kind);
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+    out
+}
+
+/// Whether the result of an action may hold the record's former value.
+pub const fn may_return_value(action: &Action) -> bool {
+    matches!(action, Action::Get | Action::CompareAndSet(..))
+}

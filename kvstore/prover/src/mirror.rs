@@ -1,0 +1,376 @@
+//! Writing the verifier log: each method appends one entry, and does to the mirror what the entry does to the verifier.
+//!
+//! Invariant: after each method, clock, cache, links and values here are those of the verifier when it has read the log so far. An honest
+//! prover is accused if this breaks, so nothing else writes entries or changes the clock, the cache or the place of a record.
+
+use zetakv_verifier::entry::{Entry, Slot, Slots, ThreadId};
+use zetakv_verifier::key::Key;
+use zetakv_verifier::request::RESUME_BYTES;
+use zetakv_verifier::time::Timestamp;
+use zetakv_verifier::value::{Child, NO_HASH, Node};
+
+use crate::cache::{AddedBy, Cache, NO_SLOT, Occupant, ROOT_SLOT};
+use crate::error::Error;
+use crate::hash::merkle_hash;
+use crate::records::{Content, Place, RecordId, Records};
+
+/// Passages after which an internal node is worth being found in Blum, instead of being proved from above each time.
+const HOT_NODE_PASSAGES: u8 = 8;
+
+const LINK_BROKEN: Error = Error::Engine("a slot of the cache is not what it should be");
+const TOO_FEW_SLOTS: Error = Error::Engine("the cache has too few slots for one proof");
+const CLOCK_ENDS: Error = Error::Engine("the clock is at its end: the epoch should have been closed long ago");
+
+/// What has been written and done since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Operations that ran.
+    pub operations: u64,
+    /// Bytes of verifier log.
+    pub log_bytes: u64,
+    /// Records added by Merkle.
+    pub merkle_adds: u64,
+    /// Records added from Blum.
+    pub blum_adds: u64,
+}
+
+/// One verifier thread, as its log has made it.
+#[derive(Debug)]
+pub struct Mirror {
+    pub thread: ThreadId,
+    pub records: Records,
+    pub cache: Cache,
+    pub clock: Timestamp,
+    /// Between `next_epoch` and `verify_epoch`: evictions to Blum follow the order of the drain.
+    pub is_closing: bool,
+    /// Records that are in Blum, or in the cache from there.
+    pub hot_count: usize,
+    pub hot_records_max: usize,
+    pub counters: Counters,
+    log: Vec<u8>,
+}
+
+impl Mirror {
+    /// A thread at the start of an epoch, with nothing in memory.
+    pub fn new(thread: ThreadId, epoch: u32, slots: u32, hot_records_max: usize) -> Self {
+        Self {
+            thread,
+            records: Records::default(),
+            cache: Cache::new(slots),
+            clock: Timestamp::new(epoch, 1),
+            is_closing: false,
+            hot_count: 0,
+            hot_records_max,
+            counters: Counters::default(),
+            log: Vec::new(),
+        }
+    }
+
+    /// Bytes of the log that is being written.
+    pub const fn log_bytes(&self) -> usize {
+        self.log.len()
+    }
+
+    /// The log that has been written.
+    pub fn take_log(&mut self) -> Vec<u8> {
+        self.counters.log_bytes += self.log.len() as u64;
+        core::mem::take(&mut self.log)
+    }
+
+    fn emit(&mut self, entry: &Entry<'_>) {
+        entry.encode(&mut self.log);
+    }
+
+    fn occupant(&self, slot: Slot) -> Result<&Occupant, Error> {
+        self.cache.get(slot).ok_or(LINK_BROKEN)
+    }
+
+    /// A record is in Blum that the log of this thread has not put there: at the start, by the former owner of its partition.
+    pub fn found_in_blum(&mut self, id: RecordId, ts: Timestamp, thread: ThreadId) {
+        self.hot_count += 1;
+        self.records.set_place(id, Place::Blum { ts, thread });
+        self.touch(id);
+    }
+
+    /// Another thread goes on with a record that is in Blum.
+    pub fn forget(&mut self, id: RecordId) {
+        self.hot_count -= 1;
+        self.records.forget(id);
+    }
+
+    // --- room ---
+
+    /// A free slot; for which another record may have to leave, but not that in `pinned` ([`NO_SLOT`]: any).
+    pub fn make_room(&mut self, pinned: Slot) -> Result<Slot, Error> {
+        loop {
+            if let Some(slot) = self.cache.take_free() {
+                return Ok(slot);
+            }
+            self.evict_one(pinned)?;
+        }
+    }
+
+    /// Let the record go that is needed least. Not in a drain: there each has its turn, and room was made before.
+    pub fn evict_one(&mut self, pinned: Slot) -> Result<(), Error> {
+        if self.is_closing {
+            return Err(TOO_FEW_SLOTS);
+        }
+        let slot = self.cache.choose_victim(pinned).ok_or(TOO_FEW_SLOTS)?;
+        let victim = *self.occupant(slot)?;
+        let next = self.clock.next().ok_or(CLOCK_ENDS)?;
+        match victim.added_by {
+            AddedBy::Blum => self.evict_blum(slot, next),
+            AddedBy::Merkle { .. } if self.is_hot(&victim) && self.hot_count < self.hot_records_max => {
+                self.evict_blum_merkle(slot, next)
+            }
+            AddedBy::Merkle { parent } => self.evict_merkle(slot, parent),
+        }
+    }
+
+    /// Whether a record that was added by Merkle should be evicted to Blum, if there is room for it in memory.
+    pub fn is_hot(&self, occupant: &Occupant) -> bool {
+        match self.records.get(occupant.record).content {
+            Content::Leaf(_) => true,
+            _ => occupant.passages >= HOT_NODE_PASSAGES,
+        }
+    }
+
+    // --- Merkle ---
+
+    /// Add a record by the hash that its parent has of it.
+    pub fn add_again(&mut self, id: RecordId, slot: Slot, parent: Slot) -> Result<(), Error> {
+        self.records.get_mut(id).hash_is_current = true;
+        self.add_merkle(id, slot, parent)
+    }
+
+    /// At the very first start: the root, which the verifier has in its slot for ever.
+    pub fn place_root(&mut self) -> RecordId {
+        let id = self.records.insert_new(Key::ROOT, None);
+        self.records.set_place(id, Place::Cached(ROOT_SLOT));
+        self.cache.occupy(ROOT_SLOT, id, AddedBy::Blum);
+        id
+    }
+
+    /// The root is not needed any more: all proofs start at partition nodes or below.
+    pub fn forget_root(&mut self, id: RecordId) {
+        self.cache.vacate(ROOT_SLOT);
+        self.records.forget(id);
+    }
+
+    /// Add a new record with its initial value: its parent has none on that side, or only one below it, which is then below the new one.
+    ///
+    /// `application_key` is that of a leaf; None for a node.
+    pub fn add_new(
+        &mut self,
+        key: Key,
+        application_key: Option<&[u8]>,
+        slot: Slot,
+        parent: Slot,
+    ) -> Result<RecordId, Error> {
+        let above = self.occupant(parent)?;
+        let (parent_id, links) = (above.record, above.links);
+        let direction = self.records.get(parent_id).key.direction_to(&key).ok_or(LINK_BROKEN)?;
+        let mut sides = *self.records.node(parent_id)?;
+        let below = sides.side(direction).copied();
+        let linked_below = links[direction as usize];
+
+        let id = self.records.insert_new(key, application_key);
+        self.add_merkle(id, slot, parent)?;
+        let hash = NO_HASH;
+        sides.set_side(direction, Child { key, hash, in_blum: false });
+        self.records.write_node(parent_id, sides);
+        let Some(below) = below else { return Ok(id) };
+
+        let direction = key.direction_to(&below.key).ok_or(LINK_BROKEN)?;
+        let mut sides = Node::default();
+        sides.set_side(direction, below);
+        self.records.write_node(id, sides);
+        if let Some(child) = self.cache.get_mut(linked_below) {
+            child.added_by = AddedBy::Merkle { parent: slot };
+            self.cache.link(slot, direction, linked_below);
+        }
+        Ok(id)
+    }
+
+    fn add_merkle(&mut self, id: RecordId, slot: Slot, parent: Slot) -> Result<(), Error> {
+        let record = self.records.get(id);
+        let (key, value) = (record.key, record.value()?);
+        self.emit(&Entry::AddMerkle { slot, parent, key, value });
+        self.counters.merkle_adds += 1;
+        let above = self.cache.get_mut(parent).ok_or(LINK_BROKEN)?;
+        above.passages = above.passages.saturating_add(1);
+        above.referenced = true;
+        let parent_key = self.records.get(above.record).key;
+        self.cache.link(parent, parent_key.direction_to(&key).ok_or(LINK_BROKEN)?, slot);
+        self.cache.occupy(slot, id, AddedBy::Merkle { parent });
+        self.records.set_place(id, Place::Cached(slot));
+        self.touch(id);
+        Ok(())
+    }
+
+    /// Evict a record, and have its hash in its parent.
+    pub fn evict_merkle(&mut self, slot: Slot, parent: Slot) -> Result<(), Error> {
+        self.emit(&Entry::EvictMerkle { slot, parent });
+        let occupant = *self.occupant(slot)?;
+        if occupant.added_by == AddedBy::Blum {
+            self.hot_count -= 1;
+            self.records.list(occupant.record);
+        }
+        let record = self.records.get(occupant.record);
+        let (key, hash_is_current, value) = (record.key, record.hash_is_current, record.value()?);
+        self.write_side(parent, &key, |side| {
+            if !hash_is_current {
+                side.hash = merkle_hash(&value);
+            }
+            side.in_blum = false;
+        })?;
+        self.leave(slot, parent, &key, Place::Merkle)?;
+        self.records.get_mut(occupant.record).hash_is_current = true;
+        Ok(())
+    }
+
+    /// Change what a cached parent has of the record `key` on its side.
+    fn write_side(&mut self, parent: Slot, key: &Key, change: impl FnOnce(&mut Child)) -> Result<(), Error> {
+        let id = self.occupant(parent)?.record;
+        let direction = self.records.get(id).key.direction_to(key).ok_or(LINK_BROKEN)?;
+        let mut sides = *self.records.node(id)?;
+        match &mut sides.sides[direction as usize] {
+            Some(side) if side.key == *key => change(side),
+            _ => return Err(LINK_BROKEN),
+        }
+        self.records.write_node(id, sides);
+        Ok(())
+    }
+
+    /// Empty a slot, and its parent's link to it ([`NO_SLOT`]: it has none).
+    fn leave(&mut self, slot: Slot, parent: Slot, key: &Key, place: Place) -> Result<(), Error> {
+        let id = self.occupant(slot)?.record;
+        if parent != NO_SLOT {
+            let parent_key = self.records.get(self.occupant(parent)?.record).key;
+            self.cache.link(parent, parent_key.direction_to(key).ok_or(LINK_BROKEN)?, NO_SLOT);
+        }
+        self.cache.vacate(slot);
+        self.records.set_place(id, place);
+        Ok(())
+    }
+
+    // --- Blum ---
+
+    /// Add a record that is in Blum.
+    pub fn add_blum(&mut self, id: RecordId, slot: Slot) -> Result<(), Error> {
+        let record = self.records.get(id);
+        let Place::Blum { ts, thread } = record.place else {
+            return Err(Error::Engine("a record is not in Blum"));
+        };
+        let (key, value) = (record.key, record.value()?);
+        self.emit(&Entry::AddBlum { slot, ts, thread, key, value });
+        self.counters.blum_adds += 1;
+        self.pass(ts)?;
+        self.cache.occupy(slot, id, AddedBy::Blum);
+        self.records.set_place(id, Place::Cached(slot));
+        Ok(())
+    }
+
+    /// Evict a record that came from Blum.
+    pub fn evict_blum(&mut self, slot: Slot, ts: Timestamp) -> Result<(), Error> {
+        self.emit(&Entry::EvictBlum { slot, ts });
+        let thread = self.thread;
+        let key = self.records.get(self.occupant(slot)?.record).key;
+        self.clock = ts;
+        self.leave(slot, NO_SLOT, &key, Place::Blum { ts, thread })
+    }
+
+    /// Evict to Blum a record that was added by Merkle.
+    pub fn evict_blum_merkle(&mut self, slot: Slot, ts: Timestamp) -> Result<(), Error> {
+        let occupant = *self.occupant(slot)?;
+        let AddedBy::Merkle { parent } = occupant.added_by else {
+            return Err(LINK_BROKEN);
+        };
+        self.emit(&Entry::EvictBlumMerkle { slot, parent, ts });
+        let thread = self.thread;
+        let key = self.records.get(occupant.record).key;
+        self.write_side(parent, &key, |side| side.in_blum = true)?;
+        self.clock = ts;
+        self.hot_count += 1;
+        self.records.list(occupant.record);
+        self.leave(slot, parent, &key, Place::Blum { ts, thread })
+    }
+
+    // --- the clock ---
+
+    /// The clock passes a moment.
+    fn pass(&mut self, ts: Timestamp) -> Result<(), Error> {
+        self.clock = self.clock.max(ts.next().ok_or(CLOCK_ENDS)?);
+        Ok(())
+    }
+
+    /// Move the clock by one, so that others may add what was evicted last.
+    pub fn tick(&mut self) -> Result<(), Error> {
+        self.emit(&Entry::Tick);
+        self.pass(self.clock)
+    }
+
+    /// Ask to close the epoch; whether that was done, the monitor answers.
+    pub fn ask_next_epoch(&mut self) {
+        self.emit(&Entry::NextEpoch);
+    }
+
+    /// The monitor has begun to close the epoch.
+    pub fn begin_closing(&mut self) -> Result<(), Error> {
+        self.clock = self.clock.next_epoch().ok_or(CLOCK_ENDS)?;
+        self.is_closing = true;
+        Ok(())
+    }
+
+    /// Hand the closing epoch over.
+    pub fn verify_epoch(&mut self) -> Result<(), Error> {
+        if self.cache.occupied_count() > 0 {
+            return Err(Error::Engine("the drain has left records in the cache"));
+        }
+        self.emit(&Entry::VerifyEpoch);
+        self.is_closing = false;
+        self.pass(self.clock)
+    }
+
+    // --- requests ---
+
+    /// Have a request admitted.
+    pub fn request(&mut self, request: &[u8]) {
+        self.emit(&Entry::Request(request));
+    }
+
+    /// Have a resume admitted.
+    pub fn resume(&mut self, resume: &[u8; RESUME_BYTES]) {
+        self.emit(&Entry::Resume(resume));
+    }
+
+    /// Run the next operation on the leaf in a slot. `after_ts`: where it is the first of its request.
+    pub fn run(&mut self, slot: Slot, after_ts: Option<Timestamp>) -> Result<(), Error> {
+        self.emit(&Entry::Run(Slots::new(&[slot]).ok_or(LINK_BROKEN)?));
+        self.operation_ran(after_ts)?;
+        let occupant = self.cache.get_mut(slot).ok_or(LINK_BROKEN)?;
+        occupant.referenced = true;
+        let id = occupant.record;
+        self.touch(id);
+        Ok(())
+    }
+
+    /// Run the next operation, a read, on a key that is not in the tree.
+    pub fn run_absent(&mut self, parent: Slot, after_ts: Option<Timestamp>) -> Result<(), Error> {
+        self.emit(&Entry::RunAbsent { parent });
+        self.operation_ran(after_ts)?;
+        self.cache.get_mut(parent).ok_or(LINK_BROKEN)?.referenced = true;
+        Ok(())
+    }
+
+    fn operation_ran(&mut self, after_ts: Option<Timestamp>) -> Result<(), Error> {
+        self.counters.operations += 1;
+        after_ts.map_or(Ok(()), |ts| self.pass(ts))
+    }
+
+    /// A record was needed: it is not among the oldest.
+    pub fn touch(&mut self, id: RecordId) {
+        let epoch = self.clock.epoch;
+        self.records.get_mut(id).last_used = epoch;
+    }
+}

@@ -1,0 +1,263 @@
+//! The unverified baseline: the same client frames and rows, and no proofs. It shows what verification costs.
+//!
+//! Session 0, generation 1, zero MACs; receipts have the timestamp (epoch, 1). Invariant: a record that is not in memory is what its row in
+//! the store says, and null if there is none.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+use zetakv_verifier::key::{Key, KeyHash};
+use zetakv_verifier::machine::Role;
+use zetakv_verifier::receipt::ReceiptHeader;
+use zetakv_verifier::request::MAC_BYTES;
+use zetakv_verifier::time::Timestamp;
+
+use crate::error::{Error, FrameErrorCode};
+use crate::execute::apply;
+use crate::frames::{ClientRequest, FrameRules, parse_request, receipt_frame};
+use crate::records::Leaf;
+use crate::rounds::ClientFrame;
+use crate::rows::{decode_record, encode_record, pack_row, value_key};
+
+/// Operations that are read for, and run, at once: as for the prover.
+const BATCH_OPERATIONS: usize = 4096;
+
+/// Records that stay in memory for the next request, like the prover's hot ones.
+const RECORDS_MAX: usize = 1 << 20;
+
+const NOT_LOADED: Error = Error::Engine("the rows that operations need have not been supplied");
+
+#[derive(Debug)]
+struct PlainRecord {
+    leaf: Leaf,
+    /// Of the checkpoint that is not durable; the row is read from memory until it is.
+    is_frozen: bool,
+    is_listed: bool,
+    was_used: bool,
+}
+
+/// An engine that only executes.
+#[derive(Debug)]
+pub struct PlainEngine {
+    rules: FrameRules,
+    epoch: u32,
+    records: HashMap<KeyHash, PlainRecord>,
+    submitted: VecDeque<ClientRequest>,
+    /// The first so many requests run in the next round.
+    planned: usize,
+    wanted: Vec<KeyHash>,
+    cut_is_wanted: bool,
+    handed_over: Option<u32>,
+    listed: Vec<KeyHash>,
+    frozen: Option<Vec<KeyHash>>,
+    packed: Option<Vec<u8>>,
+    dirty_bytes: usize,
+    operations: u64,
+    operations_before_epoch: u64,
+}
+
+impl PlainEngine {
+    /// An engine with nothing in memory.
+    pub fn new(rules: FrameRules, epoch: u32) -> Self {
+        Self {
+            rules,
+            epoch,
+            records: HashMap::new(),
+            submitted: VecDeque::new(),
+            planned: 0,
+            wanted: Vec::new(),
+            cut_is_wanted: false,
+            handed_over: None,
+            listed: Vec::new(),
+            frozen: None,
+            packed: None,
+            dirty_bytes: 0,
+            operations: 0,
+            operations_before_epoch: 0,
+        }
+    }
+
+    /// Queue the body of a client's request frame.
+    pub fn submit(&mut self, origin: u64, body: &[u8]) -> Result<(), Error> {
+        self.submitted.push_back(parse_request(&self.rules, origin, body)?);
+        Ok(())
+    }
+
+    /// There is no session to resume.
+    pub fn submit_resume(&mut self) -> Result<(), Error> {
+        Err(Error::Frame {
+            code: FrameErrorCode::NotVerified,
+            text: "an unverified server has no sessions".to_owned(),
+        })
+    }
+
+    /// Store keys of the rows that the next requests need.
+    pub fn reads(&mut self) -> Vec<Vec<u8>> {
+        if self.planned == 0 {
+            let mut operations = 0;
+            for request in &self.submitted {
+                if operations >= BATCH_OPERATIONS {
+                    break;
+                }
+                operations += request.operations.len();
+                self.planned += 1;
+            }
+            let planned = self.submitted.iter().take(self.planned).flat_map(|request| &request.operations);
+            let keys = planned.map(|operation| operation.operation.key);
+            self.wanted.extend(keys.filter(|key| !self.records.contains_key(key)));
+            self.wanted.sort_unstable();
+            self.wanted.dedup();
+        }
+        self.wanted.iter().map(|key| value_key(&Key::leaf(*key))).collect()
+    }
+
+    /// The rows for the last `reads`, in its order.
+    pub fn supply<R: AsRef<[u8]>>(&mut self, rows: &[Option<R>]) -> Result<(), Error> {
+        if rows.len() != self.wanted.len() {
+            return Err(Error::Engine("as many rows must be supplied as were asked for"));
+        }
+        for (key, row) in self.wanted.drain(..).zip(rows) {
+            let garbled = |_| Error::Store {
+                text: "a row is garbled",
+                key: value_key(&Key::leaf(key)),
+            };
+            let value = match row {
+                Some(row) => decode_record(row.as_ref()).map_err(garbled)?.1,
+                None => None,
+            };
+            let record = PlainRecord {
+                leaf: Leaf::read(value),
+                is_frozen: false,
+                is_listed: false,
+                was_used: false,
+            };
+            self.records.insert(key, record);
+        }
+        Ok(())
+    }
+
+    /// Run what is planned; returns the frames that are now due to clients.
+    pub fn absorb(&mut self) -> Result<Vec<ClientFrame>, Error> {
+        let mut frames = Vec::with_capacity(self.planned);
+        if !self.wanted.is_empty() {
+            return Err(NOT_LOADED);
+        }
+        for request in self.submitted.drain(..core::mem::take(&mut self.planned)).collect::<Vec<_>>() {
+            frames.push((request.origin, self.run(&request)?));
+        }
+        if self.records.len() > RECORDS_MAX {
+            self.records
+                .retain(|_, record| record.is_listed || record.is_frozen || core::mem::take(&mut record.was_used));
+        }
+        if self.cut_is_wanted && self.frozen.is_none() {
+            self.cut_is_wanted = false;
+            self.freeze()?;
+        }
+        Ok(frames)
+    }
+
+    fn run(&mut self, request: &ClientRequest) -> Result<Vec<u8>, Error> {
+        let header = &request.header;
+        let mut values = Vec::new();
+        let receipt_header = ReceiptHeader {
+            session: header.session,
+            generation: header.generation,
+            thread: header.thread,
+            count: header.operations,
+            sequence: header.sequence,
+            ts: Timestamp::new(self.epoch, 1).to_u64(),
+            error: 0,
+        };
+        let mut receipt = receipt_header.encode().to_vec();
+        for operation in &request.operations {
+            let record = self.records.get_mut(&operation.operation.key).ok_or(NOT_LOADED)?;
+            record.was_used = true;
+            let outcome = apply(operation, Role::Admin, &record.leaf)?;
+            outcome.result.encode(&mut receipt);
+            values.extend(outcome.returned);
+            if let Some((commitment, bytes)) = outcome.written {
+                self.dirty_bytes += operation.application_key.len() + bytes.as_ref().map_or(0, |bytes| bytes.len());
+                record.leaf = Leaf {
+                    commitment,
+                    bytes,
+                    application_key: Some(operation.application_key.clone()),
+                };
+                if !record.is_listed {
+                    record.is_listed = true;
+                    self.listed.push(operation.operation.key);
+                }
+            }
+        }
+        self.operations += request.operations.len() as u64;
+        receipt.extend_from_slice(&[0; MAC_BYTES]);
+        Ok(receipt_frame(&self.rules, &receipt, &values))
+    }
+
+    fn freeze(&mut self) -> Result<(), Error> {
+        let mut packed = Vec::new();
+        let mut row = Vec::new();
+        let frozen = core::mem::take(&mut self.listed);
+        for key in &frozen {
+            let record = self.records.get_mut(key).ok_or(NOT_LOADED)?;
+            row.clear();
+            encode_record(record.leaf.application_key.as_deref().unwrap_or_default(), record.leaf.value()?, &mut row);
+            pack_row(&value_key(&Key::leaf(*key)), Some(&row), &mut packed);
+            record.is_listed = false;
+            record.is_frozen = true;
+            record.leaf.application_key = None;
+        }
+        self.dirty_bytes = packed.len();
+        self.frozen = Some(frozen);
+        self.packed = Some(packed);
+        self.handed_over = Some(self.epoch);
+        self.epoch = self.epoch.checked_add(1).ok_or(Error::Engine("there is no next epoch"))?;
+        self.operations_before_epoch = self.operations;
+        Ok(())
+    }
+
+    /// Close the epoch with the next round, once the rows of the last cut are durable.
+    pub fn start_cut(&mut self) {
+        self.cut_is_wanted = true;
+    }
+
+    /// The epoch that was closed since the last call, once.
+    pub fn handed_over(&mut self) -> Option<u32> {
+        self.handed_over.take()
+    }
+
+    /// After a cut: the changed rows, packed.
+    pub fn take_checkpoint(&mut self) -> Result<Vec<u8>, Error> {
+        self.packed.take().ok_or(Error::Engine("there is no checkpoint to take"))
+    }
+
+    /// The rows that were taken are durable, and reads see them.
+    pub fn release_checkpoint(&mut self) -> Result<(), Error> {
+        let frozen = self.frozen.take().ok_or(Error::Engine("there is no checkpoint to release"))?;
+        for key in frozen {
+            if let Some(record) = self.records.get_mut(&key) {
+                record.is_frozen = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is anything to do now.
+    pub fn is_busy(&self) -> bool {
+        !self.submitted.is_empty() || (self.cut_is_wanted && self.frozen.is_none())
+    }
+
+    /// Whether an operation has run in the open epoch.
+    pub const fn is_active(&self) -> bool {
+        self.operations > self.operations_before_epoch
+    }
+
+    /// Bytes of rows held in memory until the next checkpoint is durable.
+    pub const fn dirty_bytes(&self) -> usize {
+        self.dirty_bytes
+    }
+
+    /// Records in memory, those of them that the next checkpoint writes, and operations since the start.
+    pub fn stats(&self) -> (usize, usize, u64) {
+        (self.records.len(), self.listed.len(), self.operations)
+    }
+}

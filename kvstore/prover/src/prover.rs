@@ -1,0 +1,354 @@
+//! The prover of one worker: puts rounds, cuts and checkpoints in their order.
+//!
+//! One log is in flight at a time. A log holds the proofs of what was admitted by the one before, then asks about new requests; or it
+//! closes the epoch; or it is a piece of the drain.
+
+use zetakv_verifier::codec::Reader;
+use zetakv_verifier::entry::ThreadId;
+use zetakv_verifier::output::Output;
+use zetakv_verifier::time::Timestamp;
+
+use crate::checkpoint::Checkpoint;
+use crate::drain::Drain;
+use crate::error::Error;
+use crate::frames::{FrameRules, parse_request, parse_resume};
+use crate::genesis;
+use crate::mirror::{Counters, Mirror};
+use crate::partitions;
+use crate::reading::Wanted;
+use crate::records::{Content, Place};
+use crate::rounds::{ClientFrame, Rounds};
+use crate::rows;
+
+/// The fewest slots with which all proofs can be written: twice [`RESERVED_SLOTS_MIN`].
+pub const SLOTS_MIN: u32 = 80;
+
+/// Slots that are free when a drain begins: no path in the tree is longer, as long as nobody can find keys whose hashes share more bits.
+const RESERVED_SLOTS_MIN: usize = 40;
+const RESERVED_SLOTS_MAX: usize = 80;
+
+/// Counter of the clock at which the epoch should be closed, halfway to its end.
+const COUNTER_SOON: u32 = 1 << 31;
+
+/// How a prover starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What requests may hold; thread and number of threads.
+    pub rules: FrameRules,
+    /// Number of threads at the last checkpoint.
+    pub previous_threads: u16,
+    /// The first open epoch.
+    pub epoch: u32,
+    /// There is no sealed state: thread 0 writes the spine first.
+    pub fresh: bool,
+    /// Slots of the verified cache, as the monitor was told.
+    pub slots: u32,
+    /// Records that are kept in Blum at the most.
+    pub hot_records_max: usize,
+}
+
+/// Where the closing of an epoch stands.
+#[derive(Debug)]
+enum Cut {
+    /// Not wanted.
+    None,
+    /// Wanted. `postponed`: the monitor was not ready, so one more round goes before the next try.
+    Wanted { all_to_merkle: bool, postponed: bool },
+    /// `next_epoch` is in flight.
+    Asked { all_to_merkle: bool },
+    /// The epoch is closing.
+    Draining(Drain),
+    /// `verify_epoch` is in flight.
+    HandingOver,
+}
+
+/// A prover.
+#[derive(Debug)]
+pub struct Prover {
+    rules: FrameRules,
+    previous_threads: u16,
+    must_write_spine: bool,
+    mirror: Mirror,
+    rounds: Rounds,
+    cut: Cut,
+    checkpoint: Checkpoint,
+    wanted: Wanted,
+    handed_over: Option<u32>,
+    operations_before_epoch: u64,
+}
+
+/// Figures for the status page.
+#[derive(Clone, Copy, Debug)]
+pub struct Stats {
+    /// Slots in use.
+    pub cached: usize,
+    /// Records in Blum, or cached from there.
+    pub hot: usize,
+    /// Records that the next checkpoint looks at.
+    pub dirty_records: usize,
+    /// What was done since the start.
+    pub counters: Counters,
+}
+
+impl Prover {
+    /// A prover at the start of its thread.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let rules = config.rules;
+        let threads_are_valid =
+            |threads: u16| threads.is_power_of_two() && threads <= partitions::COUNT;
+        if !threads_are_valid(rules.threads) || !threads_are_valid(config.previous_threads) {
+            return Err(Error::Engine("the number of threads must be a power of two, at most 64"));
+        }
+        if rules.thread >= rules.threads {
+            return Err(Error::Engine("there is no thread of that number"));
+        }
+        if config.slots < SLOTS_MIN {
+            return Err(Error::Engine("the verified cache must have at least 80 slots"));
+        }
+        let mut mirror = Mirror::new(rules.thread, config.epoch, config.slots, config.hot_records_max);
+        if config.fresh && rules.thread != genesis::ROOT_THREAD {
+            genesis::find_partitions(&mut mirror, rules.threads);
+        }
+        Ok(Self {
+            rules,
+            previous_threads: config.previous_threads,
+            must_write_spine: config.fresh && rules.thread == genesis::ROOT_THREAD,
+            mirror,
+            rounds: Rounds::new(rules),
+            cut: Cut::None,
+            checkpoint: Checkpoint::Durable,
+            wanted: Wanted::default(),
+            handed_over: None,
+            operations_before_epoch: 0,
+        })
+    }
+
+    /// First and past-the-last store key of this thread's hot rows.
+    pub fn hot_range(&self) -> (Vec<u8>, Vec<u8>) {
+        rows::hot_range(self.rules.thread, self.rules.threads)
+    }
+
+    /// Learn what is in Blum since the last checkpoint, from the store keys of the hot rows.
+    pub fn load_hot<K: AsRef<[u8]>>(&mut self, store_keys: impl IntoIterator<Item = K>) -> Result<(), Error> {
+        for store_key in store_keys {
+            let store_key = store_key.as_ref();
+            let garbled = |text| Error::Store {
+                text,
+                key: store_key.to_vec(),
+            };
+            let key = rows::decode_hot_key(store_key).map_err(|_| garbled("the key of a hot row is garbled"))?;
+            if key.depth() < partitions::DEPTH || partitions::thread_of(&key, self.rules.threads) != self.rules.thread {
+                return Err(garbled("a hot row belongs to another thread"));
+            }
+            if self.mirror.records.find(&key).is_some() {
+                return Err(garbled("a hot row was loaded twice"));
+            }
+            let id = self.mirror.records.insert(key, Content::NotLoaded, Place::Merkle);
+            self.mirror.records.get_mut(id).has_hot_row = true;
+            let evicted_at = Timestamp::new(self.mirror.clock.epoch, 0);
+            self.mirror.found_in_blum(id, evicted_at, partitions::thread_of(&key, self.previous_threads));
+        }
+        Ok(())
+    }
+
+    /// Queue the body of a client's request frame.
+    pub fn submit(&mut self, origin: u64, body: &[u8]) -> Result<(), Error> {
+        self.rounds.submit(parse_request(&self.rules, origin, body)?);
+        Ok(())
+    }
+
+    /// Queue the body of a client's resume frame.
+    pub fn submit_resume(&mut self, origin: u64, body: &[u8]) -> Result<(), Error> {
+        self.rounds.submit_resume(parse_resume(&self.rules, origin, body)?);
+        Ok(())
+    }
+
+    /// Store keys of the rows that are needed before the next log.
+    pub fn reads(&mut self) -> Result<Vec<Vec<u8>>, Error> {
+        if self.wanted.is_empty() {
+            match &mut self.cut {
+                Cut::Draining(drain) => drain.plan(&self.mirror, &mut self.wanted)?,
+                _ => self.rounds.plan(&self.mirror, &mut self.wanted)?,
+            }
+        }
+        Ok(self.wanted.store_keys())
+    }
+
+    /// The rows for the last `reads`, in its order.
+    pub fn supply<R: AsRef<[u8]>>(&mut self, rows: &[Option<R>]) -> Result<(), Error> {
+        self.wanted.supply(&mut self.mirror.records, rows)
+    }
+
+    /// The next piece of the log; empty if there is nothing to do.
+    pub fn log(&mut self) -> Result<Vec<u8>, Error> {
+        if self.must_write_spine {
+            self.must_write_spine = false;
+            genesis::write_spine(&mut self.mirror, self.rules.threads)?;
+        } else if let Cut::Draining(drain) = &mut self.cut {
+            if drain.write(&mut self.mirror)? {
+                self.mirror.verify_epoch()?;
+                self.cut = Cut::HandingOver;
+            }
+        } else {
+            self.write_round()?;
+        }
+        self.sweep();
+        Ok(self.mirror.take_log())
+    }
+
+    fn write_round(&mut self) -> Result<(), Error> {
+        self.rounds.run(&mut self.mirror)?;
+        match &mut self.cut {
+            Cut::Wanted { all_to_merkle, postponed: false } if matches!(self.checkpoint, Checkpoint::Durable) => {
+                let all_to_merkle = *all_to_merkle;
+                if !self.rounds.has_admitted() {
+                    self.reserve_slots()?;
+                    self.mirror.ask_next_epoch();
+                    self.cut = Cut::Asked { all_to_merkle };
+                }
+            }
+            Cut::Wanted { postponed, .. } => {
+                *postponed = false;
+                self.rounds.ask(&mut self.mirror);
+            }
+            _ => self.rounds.ask(&mut self.mirror),
+        }
+        Ok(())
+    }
+
+    /// Make room for the paths that the drain brings in: nothing leaves before its turn then.
+    fn reserve_slots(&mut self) -> Result<(), Error> {
+        let slots = self.mirror.cache.occupied_count() + self.mirror.cache.free_count();
+        let reserved = (slots / 2).clamp(RESERVED_SLOTS_MIN - 1, RESERVED_SLOTS_MAX);
+        while self.mirror.cache.free_count() < reserved {
+            self.mirror.evict_one(crate::cache::NO_SLOT)?;
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self) {
+        let drain_is_between_plans = match &self.cut {
+            Cut::Draining(drain) => drain.is_between_plans(),
+            _ => true,
+        };
+        if drain_is_between_plans && self.rounds.is_between_plans() && self.wanted.is_empty() {
+            self.mirror.records.sweep();
+        }
+    }
+
+    /// The monitor's outputs for the last log; returns the frames that are now due to clients.
+    pub fn absorb(&mut self, outputs: &[u8]) -> Result<Vec<ClientFrame>, Error> {
+        let mut frames = Vec::new();
+        let mut reader = Reader::new(outputs);
+        let mut epoch_is_closing = true;
+        while reader.remaining() > 0 {
+            let output = Output::decode(&mut reader)
+                .map_err(|_| Error::Monitor("the monitor's outputs cannot be parsed"))?;
+            match output {
+                Output::Failed(_) => return Err(Error::Monitor("the monitor has failed")),
+                Output::EpochNotYet => epoch_is_closing = false,
+                Output::HandedOver(epoch) => self.epoch_handed_over(epoch)?,
+                _ => self.rounds.absorb(&output, &mut frames)?,
+            }
+        }
+        self.rounds.finish_absorbing()?;
+        match self.cut {
+            Cut::Asked { all_to_merkle } if epoch_is_closing => {
+                self.mirror.begin_closing()?;
+                self.cut = Cut::Draining(Drain::new(&mut self.mirror, all_to_merkle));
+            }
+            Cut::Asked { all_to_merkle } => {
+                self.cut = Cut::Wanted {
+                    all_to_merkle,
+                    postponed: true,
+                };
+            }
+            Cut::HandingOver => return Err(Error::Monitor("the monitor has not handed the epoch over")),
+            Cut::None | Cut::Wanted { .. } | Cut::Draining(_) => {}
+        }
+        Ok(frames)
+    }
+
+    fn epoch_handed_over(&mut self, epoch: u32) -> Result<(), Error> {
+        if !matches!(self.cut, Cut::HandingOver) || epoch + 1 != self.mirror.clock.epoch {
+            return Err(Error::Monitor("the monitor has handed over another epoch"));
+        }
+        self.cut = Cut::None;
+        self.checkpoint = Checkpoint::freeze(&mut self.mirror.records)?;
+        self.handed_over = Some(epoch);
+        self.operations_before_epoch = self.mirror.counters.operations;
+        self.rounds.release_held();
+        Ok(())
+    }
+
+    /// Close the epoch, once the rows of the last cut are durable. `all_to_merkle`: nothing stays in Blum but the partition nodes.
+    pub fn start_cut(&mut self, all_to_merkle: bool) -> Result<(), Error> {
+        match self.cut {
+            Cut::None => {
+                self.cut = Cut::Wanted {
+                    all_to_merkle,
+                    postponed: false,
+                };
+                Ok(())
+            }
+            _ => Err(Error::Engine("a cut is in progress already")),
+        }
+    }
+
+    /// The epoch that was handed over since the last call, once.
+    pub fn handed_over(&mut self) -> Option<u32> {
+        self.handed_over.take()
+    }
+
+    /// After a cut: the changed rows, packed.
+    pub fn take_checkpoint(&mut self) -> Result<Vec<u8>, Error> {
+        self.checkpoint.take()
+    }
+
+    /// The rows that were taken are durable, and reads see them.
+    pub fn release_checkpoint(&mut self) -> Result<(), Error> {
+        self.checkpoint.release(&mut self.mirror.records)?;
+        self.sweep();
+        Ok(())
+    }
+
+    /// Whether there is anything to do now.
+    pub fn is_busy(&self) -> bool {
+        let cut_can_go_on = match self.cut {
+            Cut::None => false,
+            Cut::Wanted { .. } => matches!(self.checkpoint, Checkpoint::Durable),
+            Cut::Asked { .. } | Cut::Draining(_) | Cut::HandingOver => true,
+        };
+        self.must_write_spine || cut_can_go_on || self.rounds.has_submitted() || self.rounds.has_admitted()
+    }
+
+    /// Whether an operation has run in the open epoch.
+    pub const fn is_active(&self) -> bool {
+        self.mirror.counters.operations > self.operations_before_epoch
+    }
+
+    /// Whether the epoch should be closed now, because its clock is halfway to its end.
+    pub const fn is_cut_wanted(&self) -> bool {
+        self.mirror.clock.counter >= COUNTER_SOON
+    }
+
+    /// Bytes of rows held in memory until the next checkpoint is durable.
+    pub const fn dirty_bytes(&self) -> usize {
+        self.mirror.records.changed_bytes() + self.checkpoint.bytes()
+    }
+
+    /// Figures for the status page.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            cached: self.mirror.cache.occupied_count(),
+            hot: self.mirror.hot_count,
+            dirty_records: self.mirror.records.changed_count(),
+            counters: self.mirror.counters,
+        }
+    }
+
+    /// The number of this thread.
+    pub const fn thread(&self) -> ThreadId {
+        self.rules.thread
+    }
+}

@@ -1,0 +1,398 @@
+//! The records that are in memory: everything in Blum or cached, what has changed since the store knows it, and what was read for the
+//! work in hand.
+//!
+//! Invariants: a record of this thread that is not in this table is in Merkle, and its row in the store is current; the same holds for a
+//! record here whose content is not loaded, except that it may be in Blum. A record is named by a small number, its id, which is valid
+//! until the record is forgotten; that happens only in [`Records::sweep`] and [`Records::forget`].
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use zetakv_verifier::entry::{Slot, ThreadId};
+use zetakv_verifier::key::{Key, LEAF_DEPTH};
+use zetakv_verifier::time::Timestamp;
+use zetakv_verifier::value::{Commitment, Node, Value};
+
+use crate::error::Error;
+
+/// Number of a record in memory.
+pub type RecordId = u32;
+
+/// Values of clean records that are longer are not kept in memory: a get reads them again.
+pub const KEPT_VALUE_BYTES_MAX: usize = 1024;
+
+/// What a record in memory counts for beside its key and value: its entry here, and its row in the next checkpoint.
+const RECORD_OVERHEAD_BYTES: usize = 256;
+
+/// The value of a leaf.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    /// What the verifier knows of it.
+    pub commitment: Commitment,
+    /// The bytes, where the commitment is a digest and they are in memory.
+    pub bytes: Option<Arc<[u8]>>,
+    /// The application's key: present while the record's row must be written.
+    pub application_key: Option<Box<[u8]>>,
+}
+
+impl Leaf {
+    /// A leaf with a value that was read from its row.
+    pub fn read(value: Option<&[u8]>) -> Self {
+        let commitment = value.map_or(Commitment::Null, Commitment::of);
+        let is_digest = matches!(commitment, Commitment::Digest(..));
+        Self {
+            commitment,
+            bytes: value.filter(|_| is_digest).map(Arc::from),
+            application_key: None,
+        }
+    }
+
+    /// The value's bytes (None for null); fails where they are not in memory.
+    pub fn value(&self) -> Result<Option<&[u8]>, Error> {
+        match &self.commitment {
+            Commitment::Null => Ok(None),
+            Commitment::Inline(inline) => Ok(Some(inline.as_slice())),
+            Commitment::Digest(..) => match &self.bytes {
+                Some(bytes) => Ok(Some(bytes)),
+                None => Err(Error::Engine("the bytes of a value are not in memory")),
+            },
+        }
+    }
+
+    /// Whether the value is longer than its commitment, and its bytes are not in memory.
+    pub const fn lacks_bytes(&self) -> bool {
+        matches!(self.commitment, Commitment::Digest(..)) && self.bytes.is_none()
+    }
+
+    fn bytes_in_memory(&self) -> usize {
+        let value = self.bytes.as_ref().map_or(0, |bytes| bytes.len());
+        value + self.application_key.as_ref().map_or(0, |key| key.len())
+    }
+}
+
+/// What a record holds.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// What its row in the store says.
+    NotLoaded,
+    /// A leaf's value.
+    Leaf(Leaf),
+    /// An internal node's value.
+    Node(Box<Node>),
+}
+
+/// Where the verifier has a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Its hash is in its parent.
+    Merkle,
+    /// In Blum: evicted at `ts` by `thread`.
+    Blum { ts: Timestamp, thread: ThreadId },
+    /// In a slot of the verified cache.
+    Cached(Slot),
+}
+
+/// A record in memory.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub key: Key,
+    pub content: Content,
+    pub place: Place,
+    /// The epoch in which it was last needed.
+    pub last_used: u32,
+    /// The hash in its parent's side is that of its present content.
+    pub hash_is_current: bool,
+    /// Its content is not what the store has, or will have when the frozen rows are in it.
+    pub is_changed: bool,
+    /// It is in the list of records to look at when rows are frozen.
+    is_listed: bool,
+    /// The store may not have the row that was last frozen of it.
+    is_frozen: bool,
+    /// It has a hot marker, as of the last frozen rows.
+    pub has_hot_row: bool,
+    /// It is in the list of records to look at in the next sweep.
+    awaits_sweep: bool,
+    /// The drain in progress takes it out of Blum.
+    pub goes_cold: bool,
+}
+
+impl Record {
+    /// Its value as the verifier has it.
+    pub fn value(&self) -> Result<Value, Error> {
+        match &self.content {
+            Content::Leaf(leaf) => Ok(Value::Leaf(leaf.commitment)),
+            Content::Node(node) => Ok(Value::Node(**node)),
+            Content::NotLoaded => Err(Error::Engine("the value of a record is not in memory")),
+        }
+    }
+
+    fn bytes_in_memory(&self) -> usize {
+        RECORD_OVERHEAD_BYTES
+            + match &self.content {
+                Content::Leaf(leaf) => leaf.bytes_in_memory(),
+                Content::Node(_) | Content::NotLoaded => 0,
+            }
+    }
+}
+
+/// The table of records in memory.
+#[derive(Debug)]
+pub struct Records {
+    arena: Vec<Record>,
+    free: Vec<RecordId>,
+    table: HashTable<RecordId>,
+    /// Number of internal nodes that are in Blum or cached, by depth: where it is worth looking for one.
+    known_nodes: [u32; LEAF_DEPTH as usize],
+    listed: Vec<RecordId>,
+    frozen: Vec<RecordId>,
+    awaiting_sweep: Vec<RecordId>,
+    changed_bytes: usize,
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self {
+            arena: Vec::new(),
+            free: Vec::new(),
+            table: HashTable::new(),
+            known_nodes: [0; LEAF_DEPTH as usize],
+            listed: Vec::new(),
+            frozen: Vec::new(),
+            awaiting_sweep: Vec::new(),
+            changed_bytes: 0,
+        }
+    }
+}
+
+/// Paths of leaves are hashes; those of nodes begin like one, and differ in depth where they do not differ in bits.
+fn table_hash(key: &Key) -> u64 {
+    let word = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&key.bits()[at..at + 8]);
+        u64::from_le_bytes(bytes)
+    };
+    // the odd number is 2^64 / the golden ratio: it spreads close depths over the word, and low bits into high ones
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mixed = word(0) ^ word(8).rotate_left(32) ^ u64::from(key.depth()).wrapping_mul(SPREAD);
+    let product = u128::from(mixed) * u128::from(SPREAD);
+    (product >> 64) as u64 ^ product as u64
+}
+
+impl Records {
+    /// The id of a record, if it is in memory.
+    pub fn find(&self, key: &Key) -> Option<RecordId> {
+        let arena = &self.arena;
+        self.table.find(table_hash(key), |id| arena[*id as usize].key == *key).copied()
+    }
+
+    /// A record.
+    pub fn get(&self, id: RecordId) -> &Record {
+        &self.arena[id as usize]
+    }
+
+    /// A record, to change what is not an invariant of the table.
+    pub fn get_mut(&mut self, id: RecordId) -> &mut Record {
+        &mut self.arena[id as usize]
+    }
+
+    /// All records in memory.
+    pub fn iter(&self) -> impl Iterator<Item = (RecordId, &Record)> {
+        (0..).zip(&self.arena).filter(|(_, record)| !record.key.is_root())
+    }
+
+    /// The sides of an internal node.
+    pub fn node(&self, id: RecordId) -> Result<&Node, Error> {
+        match &self.get(id).content {
+            Content::Node(node) => Ok(node),
+            _ => Err(Error::Engine("a node's sides are not in memory")),
+        }
+    }
+
+    /// Put a record that is not in memory there.
+    pub fn insert(&mut self, key: Key, content: Content, place: Place) -> RecordId {
+        let record = Record {
+            key,
+            content,
+            place: Place::Merkle,
+            last_used: 0,
+            hash_is_current: false,
+            is_changed: false,
+            is_listed: false,
+            is_frozen: false,
+            has_hot_row: false,
+            awaits_sweep: false,
+            goes_cold: false,
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.arena[id as usize] = record;
+                id
+            }
+            None => {
+                self.arena.push(record);
+                (self.arena.len() - 1) as RecordId // 4 billion records do not fit into memory
+            }
+        };
+        let arena = &self.arena;
+        self.table.insert_unique(table_hash(&key), id, |id| table_hash(&arena[*id as usize].key));
+        self.set_place(id, place);
+        id
+    }
+
+    /// Put a record that is new in the tree into memory, with its initial value. `application_key` is that of a leaf; None for a node.
+    pub fn insert_new(&mut self, key: Key, application_key: Option<&[u8]>) -> RecordId {
+        let id = self.insert(key, Content::NotLoaded, Place::Merkle);
+        match application_key {
+            Some(application_key) => self.write_leaf(id, Commitment::Null, None, application_key),
+            None => self.write_node(id, Node::default()),
+        }
+        id
+    }
+
+    /// Note where a record is now.
+    pub fn set_place(&mut self, id: RecordId, place: Place) {
+        let record = &mut self.arena[id as usize];
+        let was_known = record.place != Place::Merkle;
+        record.place = place;
+        let is_known = place != Place::Merkle;
+        if let Some(known) = self.known_nodes.get_mut(usize::from(record.key.depth())) {
+            *known = *known + u32::from(is_known) - u32::from(was_known);
+        }
+        if !is_known {
+            self.sweep_later(id);
+        }
+    }
+
+    /// The deepest proper ancestor of a key that is in Blum or cached.
+    pub fn deepest_known_above(&self, key: &Key) -> Option<RecordId> {
+        (1..key.depth()).rev().filter(|depth| self.known_nodes[usize::from(*depth)] > 0).find_map(|depth| {
+            let id = self.find(&Key::prefix(*key.bits(), depth))?;
+            (self.get(id).place != Place::Merkle).then_some(id)
+        })
+    }
+
+    /// Change a leaf. `application_key` is that of the request which does.
+    pub fn write_leaf(&mut self, id: RecordId, commitment: Commitment, bytes: Option<Arc<[u8]>>, application_key: &[u8]) {
+        let before = self.changed_bytes_of(id);
+        let record = &mut self.arena[id as usize];
+        record.content = Content::Leaf(Leaf {
+            commitment,
+            bytes,
+            application_key: Some(application_key.into()),
+        });
+        self.content_changed(id, before);
+    }
+
+    /// Change a node; nothing happens if it stays as it is.
+    pub fn write_node(&mut self, id: RecordId, node: Node) {
+        let before = self.changed_bytes_of(id);
+        match &mut self.arena[id as usize].content {
+            Content::Node(old) if **old == node => return,
+            Content::Node(old) => **old = node,
+            content => *content = Content::Node(Box::new(node)),
+        }
+        self.content_changed(id, before);
+    }
+
+    fn changed_bytes_of(&self, id: RecordId) -> usize {
+        let record = self.get(id);
+        if record.is_changed { record.bytes_in_memory() } else { 0 }
+    }
+
+    fn content_changed(&mut self, id: RecordId, changed_bytes_before: usize) {
+        let record = &mut self.arena[id as usize];
+        record.hash_is_current = false;
+        record.is_changed = true;
+        self.changed_bytes = self.changed_bytes - changed_bytes_before + record.bytes_in_memory();
+        self.list(id);
+    }
+
+    /// Look at a record when rows are frozen.
+    pub fn list(&mut self, id: RecordId) {
+        let record = &mut self.arena[id as usize];
+        if !record.is_listed {
+            record.is_listed = true;
+            self.listed.push(id);
+        }
+    }
+
+    /// Look at a record in the next sweep.
+    pub fn sweep_later(&mut self, id: RecordId) {
+        let record = &mut self.arena[id as usize];
+        if !record.awaits_sweep {
+            record.awaits_sweep = true;
+            self.awaiting_sweep.push(id);
+        }
+    }
+
+    /// Drop what need not be in memory: clean records in Merkle, and long values of clean records. No work may be planned.
+    pub fn sweep(&mut self) {
+        for id in core::mem::take(&mut self.awaiting_sweep) {
+            let record = &mut self.arena[id as usize];
+            record.awaits_sweep = false;
+            if record.is_listed || record.is_frozen {
+                continue;
+            }
+            if record.place == Place::Merkle {
+                self.remove(id);
+            } else if let Content::Leaf(leaf) = &mut record.content {
+                leaf.bytes.take_if(|bytes| bytes.len() > KEPT_VALUE_BYTES_MAX);
+            }
+        }
+    }
+
+    /// Drop a record that belongs to another thread, with its changes.
+    pub fn forget(&mut self, id: RecordId) {
+        self.set_place(id, Place::Merkle);
+        self.changed_bytes -= self.changed_bytes_of(id);
+        self.listed.retain(|listed| *listed != id);
+        self.awaiting_sweep.retain(|waiting| *waiting != id);
+        self.remove(id);
+    }
+
+    fn remove(&mut self, id: RecordId) {
+        let record = &mut self.arena[id as usize];
+        let key = core::mem::replace(&mut record.key, Key::ROOT);
+        record.content = Content::NotLoaded;
+        if let Ok(entry) = self.table.find_entry(table_hash(&key), |found| *found == id) {
+            entry.remove();
+        }
+        self.free.push(id);
+    }
+
+    /// Give every record that changed since the last time to `write`, and keep all of them in memory until [`Self::thaw`].
+    pub fn freeze(&mut self, mut write: impl FnMut(&mut Record) -> Result<(), Error>) -> Result<(), Error> {
+        let frozen = core::mem::take(&mut self.listed);
+        for id in &frozen {
+            let record = &mut self.arena[*id as usize];
+            write(record)?;
+            record.is_listed = false;
+            record.is_changed = false;
+            record.is_frozen = true;
+            if let Content::Leaf(leaf) = &mut record.content {
+                leaf.application_key = None;
+            }
+        }
+        self.changed_bytes = 0;
+        self.frozen = frozen;
+        Ok(())
+    }
+
+    /// The rows that were frozen last are in the store.
+    pub fn thaw(&mut self) {
+        for id in core::mem::take(&mut self.frozen) {
+            self.arena[id as usize].is_frozen = false;
+            self.sweep_later(id);
+        }
+    }
+
+    /// Bytes of records that changed since rows were last frozen.
+    pub const fn changed_bytes(&self) -> usize {
+        self.changed_bytes
+    }
+
+    /// Number of records that the next checkpoint looks at.
+    pub fn changed_count(&self) -> usize {
+        self.listed.len()
+    }
+}

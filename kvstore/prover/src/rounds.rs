@@ -1,0 +1,328 @@
+//! Requests on their way through the monitor: submitted, asked, admitted, run, answered.
+//!
+//! Only the monitor can check a client's MAC. So a request is first *asked* about; when its outcome is known, it is either done with, or
+//! *admitted*: then its operations are planned, their rows are read, and the next log runs them. Invariant: what is in `admitted` is what
+//! is in the queue of the verifier thread, in the same order, but for the answers that wait there for the turn of their session.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use zetakv_verifier::machine::Role;
+use zetakv_verifier::output::Output;
+use zetakv_verifier::request::Rejection;
+use zetakv_verifier::time::Timestamp;
+
+use crate::error::Error;
+use crate::frames::{
+    ClientRequest, ClientResume, FrameRules, ResultBytes, receipt_frame, rejected_frame, resumed_frame,
+};
+use crate::mirror::Mirror;
+use crate::reading::Wanted;
+use crate::records::RecordId;
+
+/// Operations that are planned, and read, at once: bounds the rows in memory for one batch.
+const BATCH_OPERATIONS: usize = 4096;
+
+/// Requests that are asked about in one log, and bytes of them: two logs' worth fit into the queue of a verifier thread.
+const ASKED_REQUESTS: usize = 1024;
+const ASKED_BYTES: usize = 1 << 20;
+
+/// Bytes of one log before no further operation is begun, far below the longest message.
+const LOG_BYTES: usize = 4 << 20;
+
+const OUT_OF_ORDER: Error = Error::Monitor("the monitor's outputs are not those of the last log");
+
+/// A frame for a client: where it goes, and its bytes.
+pub type ClientFrame = (u64, Vec<u8>);
+
+#[derive(Debug)]
+enum Incoming {
+    Request(ClientRequest),
+    Resume(ClientResume),
+}
+
+#[derive(Debug)]
+struct Admitted {
+    request: ClientRequest,
+    role: Role,
+    operations_run: usize,
+    values: Vec<ResultBytes>,
+}
+
+#[derive(Debug)]
+enum Work {
+    Request(Admitted),
+    /// A resume, whose answer comes when all before it has run.
+    Resume(ClientResume),
+    /// An answer that is known, and waits for those before it.
+    Answer(ClientFrame),
+}
+
+/// All requests of a thread that are not answered.
+#[derive(Debug)]
+pub struct Rounds {
+    rules: FrameRules,
+    submitted: VecDeque<Incoming>,
+    /// Authentic, but too early; with all later requests of their sessions.
+    held: Vec<ClientRequest>,
+    held_sessions: BTreeSet<u64>,
+    /// In the last log, in its order. A resume is always its last entry.
+    asked: VecDeque<Incoming>,
+    admitted: VecDeque<Work>,
+    /// Completed by the last log, in its order.
+    completed: VecDeque<Work>,
+    /// The first so many of `admitted` are planned: what they need is in memory, once `unplanned` is empty.
+    planned: usize,
+    /// Index in `admitted`, and operation.
+    unplanned: Vec<(usize, usize)>,
+    path: Vec<RecordId>,
+}
+
+impl Rounds {
+    pub fn new(rules: FrameRules) -> Self {
+        Self {
+            rules,
+            submitted: VecDeque::new(),
+            held: Vec::new(),
+            held_sessions: BTreeSet::new(),
+            asked: VecDeque::new(),
+            admitted: VecDeque::new(),
+            completed: VecDeque::new(),
+            planned: 0,
+            unplanned: Vec::new(),
+            path: Vec::new(),
+        }
+    }
+
+    pub fn submit(&mut self, request: ClientRequest) {
+        self.submitted.push_back(Incoming::Request(request));
+    }
+
+    pub fn submit_resume(&mut self, resume: ClientResume) {
+        self.submitted.push_back(Incoming::Resume(resume));
+    }
+
+    /// Whether something is submitted that can be asked about.
+    pub fn has_submitted(&self) -> bool {
+        !self.submitted.is_empty()
+    }
+
+    /// Whether something is admitted and not answered.
+    pub fn has_admitted(&self) -> bool {
+        !self.admitted.is_empty()
+    }
+
+    /// Whether all that was planned is run, so that memory may be swept.
+    pub const fn is_between_plans(&self) -> bool {
+        self.planned == 0
+    }
+
+    // --- running what is admitted ---
+
+    /// Ask for the rows that the next operations need.
+    pub fn plan(&mut self, mirror: &Mirror, wanted: &mut Wanted) -> Result<(), Error> {
+        if self.planned == 0 {
+            self.choose_batch();
+        }
+        let mut still_unplanned = Vec::new();
+        for (index, operation) in self.unplanned.drain(..) {
+            let Some(Work::Request(admitted)) = self.admitted.get(index) else { continue };
+            let operation_planned = &admitted.request.operations[operation].operation;
+            if let Some(key) = mirror.missing_for_operation(operation_planned, &mut self.path)? {
+                wanted.push(key);
+                still_unplanned.push((index, operation));
+            }
+        }
+        self.unplanned = still_unplanned;
+        Ok(())
+    }
+
+    fn choose_batch(&mut self) {
+        for (index, work) in self.admitted.iter().enumerate() {
+            if self.unplanned.len() >= BATCH_OPERATIONS {
+                break;
+            }
+            if let Work::Request(admitted) = work {
+                let operations = admitted.operations_run..admitted.request.operations.len();
+                self.unplanned.extend(operations.map(|operation| (index, operation)));
+            }
+            self.planned = index + 1;
+        }
+    }
+
+    /// Write the log of what is planned, as far as it fits.
+    pub fn run(&mut self, mirror: &mut Mirror) -> Result<(), Error> {
+        if !self.unplanned.is_empty() {
+            return Err(Error::Engine("the rows that operations need have not been supplied"));
+        }
+        while self.planned > 0 && mirror.log_bytes() < LOG_BYTES {
+            if let Some(Work::Request(admitted)) = self.admitted.front_mut() {
+                admitted.run_next(mirror, &mut self.path)?;
+                if admitted.operations_run < admitted.request.operations.len() {
+                    continue;
+                }
+            }
+            self.completed.extend(self.admitted.pop_front());
+            self.planned -= 1;
+        }
+        // what needs no entries is completed with what is before it
+        while let Some(Work::Resume(_) | Work::Answer(_)) = self.admitted.front() {
+            self.completed.extend(self.admitted.pop_front());
+            self.planned = self.planned.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    // --- asking about what is submitted ---
+
+    /// Write the log that asks about what is submitted, as far as it fits.
+    pub fn ask(&mut self, mirror: &mut Mirror) {
+        let mut bytes = 0;
+        while self.asked.len() < ASKED_REQUESTS && bytes < ASKED_BYTES && self.admitted.len() < ASKED_REQUESTS {
+            match self.submitted.pop_front() {
+                None => break,
+                Some(Incoming::Request(request)) if self.held_sessions.contains(&request.header.session) => {
+                    self.held.push(request);
+                }
+                Some(Incoming::Request(request)) => {
+                    bytes += request.request.len();
+                    mirror.request(&request.request);
+                    self.asked.push_back(Incoming::Request(request));
+                }
+                Some(Incoming::Resume(resume)) => {
+                    mirror.resume(&resume.resume);
+                    self.asked.push_back(Incoming::Resume(resume));
+                    break; // one that is accepted may get no answer yet: nothing after it could be told from it
+                }
+            }
+        }
+    }
+
+    /// An epoch has begun: ask again about what was too early.
+    pub fn release_held(&mut self) {
+        self.held_sessions.clear();
+        for request in self.held.drain(..).rev() {
+            self.submitted.push_front(Incoming::Request(request));
+        }
+    }
+
+    // --- the monitor's answers ---
+
+    /// One output of the monitor that concerns requests.
+    pub fn absorb(&mut self, output: &Output<'_>, frames: &mut Vec<ClientFrame>) -> Result<(), Error> {
+        match output {
+            Output::Receipt(receipt) => {
+                let Some(Work::Request(done)) = self.completed.pop_front() else {
+                    return Err(OUT_OF_ORDER);
+                };
+                frames.push((done.request.origin, receipt_frame(&self.rules, receipt, &done.values)));
+                self.pass_answers(frames);
+            }
+            Output::Resumed(resumed) => {
+                let origin = match (self.completed.pop_front(), self.asked.front()) {
+                    (Some(Work::Resume(done)), _) => done.origin,
+                    (None, Some(Incoming::Resume(asked))) => {
+                        let origin = asked.origin;
+                        self.asked.pop_front();
+                        origin
+                    }
+                    _ => return Err(OUT_OF_ORDER),
+                };
+                frames.push((origin, resumed_frame(resumed)));
+                self.pass_answers(frames);
+            }
+            Output::Admitted(role) => {
+                let request = self.take_asked_request()?;
+                self.admitted.push_back(Work::Request(Admitted {
+                    request,
+                    role: *role,
+                    operations_run: 0,
+                    values: Vec::new(),
+                }));
+            }
+            Output::NotYet => {
+                let request = self.take_asked_request()?;
+                self.held_sessions.insert(request.header.session);
+                self.held.push(request);
+            }
+            Output::Refused(receipt) => {
+                let request = self.take_asked_request()?;
+                self.answer((request.origin, receipt_frame(&self.rules, receipt, &[])), frames);
+            }
+            Output::Rejected(reason) => self.rejected(*reason, frames)?,
+            Output::HandedOver(_) | Output::EpochNotYet | Output::Failed(_) => return Err(OUT_OF_ORDER),
+        }
+        Ok(())
+    }
+
+    fn rejected(&mut self, reason: u8, frames: &mut Vec<ClientFrame>) -> Result<(), Error> {
+        let thread = self.rules.thread;
+        match self.asked.pop_front() {
+            Some(Incoming::Request(request)) => {
+                let header = &request.header;
+                if reason == Rejection::BadSequence as u8 && self.held_sessions.contains(&header.session) {
+                    // it came right after one that is too early
+                    self.held.push(request);
+                } else {
+                    let frame = rejected_frame(header.session, thread, header.sequence, reason);
+                    self.answer((request.origin, frame), frames);
+                }
+            }
+            Some(Incoming::Resume(resume)) => {
+                self.answer((resume.origin, rejected_frame(resume.session, thread, 0, reason)), frames);
+            }
+            None => return Err(OUT_OF_ORDER),
+        }
+        Ok(())
+    }
+
+    /// The outputs of a log have ended.
+    pub fn finish_absorbing(&mut self) -> Result<(), Error> {
+        if let Some(Incoming::Resume(resume)) = self.asked.pop_front() {
+            // accepted: its answer comes after those of what is admitted
+            self.admitted.push_back(Work::Resume(resume));
+        }
+        let starts_with_request = matches!(self.admitted.front(), None | Some(Work::Request(_)));
+        if self.asked.is_empty() && self.completed.is_empty() && starts_with_request {
+            Ok(())
+        } else {
+            Err(OUT_OF_ORDER)
+        }
+    }
+
+    fn take_asked_request(&mut self) -> Result<ClientRequest, Error> {
+        match self.asked.pop_front() {
+            Some(Incoming::Request(request)) => Ok(request),
+            _ => Err(OUT_OF_ORDER),
+        }
+    }
+
+    /// Answer in the order of requests.
+    fn answer(&mut self, frame: ClientFrame, frames: &mut Vec<ClientFrame>) {
+        if self.admitted.is_empty() {
+            frames.push(frame);
+        } else {
+            self.admitted.push_back(Work::Answer(frame));
+        }
+    }
+
+    fn pass_answers(&mut self, frames: &mut Vec<ClientFrame>) {
+        while let Some(Work::Answer(_)) = self.completed.front() {
+            if let Some(Work::Answer(frame)) = self.completed.pop_front() {
+                frames.push(frame);
+            }
+        }
+    }
+}
+
+impl Admitted {
+    fn run_next(&mut self, mirror: &mut Mirror, path: &mut Vec<RecordId>) -> Result<(), Error> {
+        let Some(operation) = self.request.operations.get(self.operations_run) else {
+            return Err(Error::Engine("a request has no operations"));
+        };
+        let is_first = self.operations_run == 0;
+        let after_ts = is_first.then(|| Timestamp::from_u64(self.request.header.after_ts));
+        mirror.run_operation(operation, self.role, after_ts, path, &mut self.values)?;
+        self.operations_run += 1;
+        Ok(())
+    }
+}

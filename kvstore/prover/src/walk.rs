@@ -1,0 +1,110 @@
+//! Finding a record in the tree: from the deepest node on its path that is in Blum or cached, down along nodes in Merkle, as far as their
+//! rows are in memory; and bringing that path into the cache.
+
+use zetakv_verifier::entry::Slot;
+use zetakv_verifier::key::Key;
+use zetakv_verifier::kv::Operation;
+use zetakv_verifier::value::Child;
+
+use crate::cache::NO_SLOT;
+use crate::error::Error;
+use crate::frames::may_return_value;
+use crate::mirror::Mirror;
+use crate::records::{Content, Place, RecordId};
+use crate::rows;
+
+/// What lies at the end of the path to a key.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// The record itself.
+    Record(RecordId),
+    /// Nothing: its parent has no record on that side.
+    Nothing,
+    /// Another record, which is not above it.
+    Other(Child),
+    /// It cannot be said before this record's row is in memory.
+    Missing(Key),
+}
+
+impl Mirror {
+    /// Find a key that may be in Merkle. `path` becomes the nodes from one in Blum or cached down to the key's parent.
+    pub fn walk(&self, key: &Key, path: &mut Vec<RecordId>) -> Result<End, Error> {
+        path.clear();
+        let mut node = self.records.deepest_known_above(key).ok_or_else(|| Error::Store {
+            text: "the marker of a partition node is missing",
+            key: rows::hot_key(&Key::prefix(*key.bits(), crate::partitions::DEPTH)),
+        })?;
+        loop {
+            let record = self.records.get(node);
+            if let Content::NotLoaded = record.content {
+                return Ok(End::Missing(record.key));
+            }
+            path.push(node);
+            let Some(direction) = record.key.direction_to(key) else {
+                return Err(Error::Engine("the path to a record leads past it"));
+            };
+            let Some(child) = self.records.node(node)?.side(direction).copied() else {
+                return Ok(End::Nothing);
+            };
+            if child.key != *key && !child.key.is_proper_ancestor_of(key) {
+                return Ok(End::Other(child));
+            }
+            let below = self.records.find(&child.key);
+            let in_blum = child.in_blum && below.is_none_or(|id| self.records.get(id).place == Place::Merkle);
+            if in_blum {
+                return Err(Error::Store {
+                    text: "the marker of a record in Blum is missing",
+                    key: rows::hot_key(&child.key),
+                });
+            }
+            match below {
+                Some(id) if child.key == *key => return Ok(End::Record(id)),
+                Some(id) => node = id,
+                None => return Ok(End::Missing(child.key)),
+            }
+        }
+    }
+
+    /// Bring a path into the cache; returns the slot of its last node. `added` gets the nodes that were added by Merkle.
+    pub fn bring_path(&mut self, path: &[RecordId], added: &mut Vec<RecordId>) -> Result<Slot, Error> {
+        let mut parent = NO_SLOT;
+        for id in path {
+            self.touch(*id);
+            parent = match self.records.get(*id).place {
+                Place::Cached(slot) => slot,
+                Place::Blum { .. } => {
+                    let slot = self.make_room(parent)?;
+                    self.add_blum(*id, slot)?;
+                    slot
+                }
+                Place::Merkle => {
+                    let slot = self.make_room(parent)?;
+                    self.add_again(*id, slot, parent)?;
+                    added.push(*id);
+                    slot
+                }
+            };
+        }
+        Ok(parent)
+    }
+
+    /// The record whose row must be in memory before an operation can run, if there is one.
+    pub fn missing_for_operation(&self, operation: &Operation, path: &mut Vec<RecordId>) -> Result<Option<Key>, Error> {
+        let key = Key::leaf(operation.key);
+        let id = match self.records.find(&key) {
+            Some(id) if self.records.get(id).place != Place::Merkle => id,
+            _ => match self.walk(&key, path)? {
+                End::Record(id) => id,
+                End::Missing(missing) => return Ok(Some(missing)),
+                End::Nothing | End::Other(_) => return Ok(None),
+            },
+        };
+        let returns_value = may_return_value(&operation.action);
+        let is_missing = match &self.records.get(id).content {
+            Content::NotLoaded => true,
+            Content::Leaf(leaf) => returns_value && leaf.lacks_bytes(),
+            Content::Node(_) => false,
+        };
+        Ok(is_missing.then_some(key))
+    }
+}
