@@ -275,7 +275,19 @@ class KV:
         return answers
 
     async def _ask(self, kind: FrameType, frame: bytes) -> bytes:
-        await self._link.ready()
+        """Ask the host, again if the connection breaks: these questions change nothing."""
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                while True:
+                    await self._link.ready()
+                    try:
+                        return await self._ask_once(kind, frame)
+                    except ConnectionLostError:
+                        self._check()
+        except TimeoutError:
+            raise ConnectionLostError(f"the server did not answer within {self._timeout_seconds:g} s") from None
+
+    async def _ask_once(self, kind: FrameType, frame: bytes) -> bytes:
         future: asyncio.Future[bytes] = self._loop.create_future()
 
         def settle(body: bytes | None, error: KVStoreError | None) -> None:
@@ -288,11 +300,7 @@ class KV:
 
         self._session.ask_host(kind, frame, settle)
         self._link.wake()
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await future
-        except TimeoutError:
-            raise ConnectionLostError(f"the server did not answer within {self._timeout_seconds:g} s") from None
+        return await future
 
     def _check(self) -> None:
         if self._session.failure is not None:

@@ -12,9 +12,8 @@ later ones never will, so they are sent again in the new generation.
   epoch that late, the request did not take effect. Otherwise nobody can say: OutcomeUnknownError.
 - Answers of epochs that the former incarnation did not certify are lost (ProvisionalLostError): the new one has
   certified, or will certify, those epochs itself.
-- If an answered operation was lost, nothing that was called before the loss is applied after it: what never ran is
-  then not sent again but fails with NotAppliedError. So the certified operations of a client are a prefix of its
-  calls, up to the moment when it learns of the loss.
+- If an answered operation was lost, no write that was called before the loss is applied after it, since it may build
+  on what was lost: writes that never ran are then not sent again, but fail with NotAppliedError. Gets are asked again.
 
 **Same incarnation, but the session is gone** (the host closed it, or says so): answered operations are certified as
 ever; what was in flight may have run, or may run yet if the host lied: gets are asked again, the others are unknown.
@@ -92,8 +91,8 @@ def after_restart(
         again += lane.queue
     if answers_lost:
         error = NotAppliedError("the server restarted and lost answers of this client; this operation was not applied")
-        fail_all(again, error)
-        again = []
+        fail_all((operation for operation in again if operation.code != GET), error)
+        again = [operation for operation in again if operation.code == GET]
     return again
 
 

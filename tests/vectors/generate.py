@@ -102,7 +102,7 @@ def requests() -> Any:
     ops = operations()
     encoded = [op["operation"] for op in ops]
     request = ref.request(REQUEST_KEY, SESSION, GENERATION, THREAD, SEQUENCE, AFTER_TS, encoded)
-    results = [
+    results: list[dict[str, Any]] = [
         {"status": 1, "value": LONG_VALUE, "result": b"\x01" + ref.commitment(LONG_VALUE)},
         {"status": 0, "result": b"\x00"},
         {"status": 0, "result": b"\x00"},

@@ -1,4 +1,4 @@
-"""The protocol's messages, written down a second time, plainly, after docs/protocol.md: what golden vectors are made of.
+"""The messages of the protocol, written down a second time, plainly, after docs/protocol.md: for golden vectors.
 
 It shares no code with the client or the monitor, so that a vector is a second opinion. Nothing here is fast.
 """
