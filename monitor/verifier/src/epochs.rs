@@ -73,27 +73,28 @@ impl<S: Clone + Default> Epochs<S> {
         ts > self.clock && ts > self.clocks.latest()
     }
 
-    /// Move the clock forward to `to`, if it is not there yet; `None` is beyond its end.
-    fn raise(&mut self, to: Option<Timestamp>, key: &Key) -> Result<(), Fault> {
+    /// Move the clock forward; `None` is beyond its end.
+    fn advance(&mut self, to: Option<Timestamp>, key: &Key) -> Result<(), Fault> {
         let Some(to) = to else {
             return Err(Fault::new(ViolationCode::ClockOverflow, *key));
         };
-        if to > self.clock {
-            self.clock = to;
-            self.last_evict_key = None;
-            self.clocks.publish(self.thread, to);
-        }
+        self.clock = to;
+        self.last_evict_key = None;
+        self.clocks.publish(self.thread, to);
         Ok(())
     }
 
-    /// Move the clock past a moment.
+    /// Move the clock past a moment, if it is not.
     pub fn pass(&mut self, ts: Timestamp, key: &Key) -> Result<(), Fault> {
-        self.raise(ts.next(), key)
+        if self.clock > ts {
+            return Ok(());
+        }
+        self.advance(ts.next(), key)
     }
 
     /// Move the clock by one.
     pub fn tick(&mut self) -> Result<(), Fault> {
-        self.pass(self.clock, &Key::ROOT)
+        self.advance(self.clock.next(), &Key::ROOT)
     }
 
     /// Whether a record may be added that `thread` evicted at `ts`. `Ok(false)`: not before the published clock of that thread has passed.
@@ -184,7 +185,7 @@ impl<S: Clone + Default> Epochs<S> {
         if self.clocks.certified_epoch() < self.last_verified {
             return Ok(false);
         }
-        self.raise(self.clock.next_epoch(), &Key::ROOT)?;
+        self.advance(self.clock.next_epoch(), &Key::ROOT)?;
         Ok(true)
     }
 

@@ -8,5 +8,5 @@ mod checks_of_runs;
 mod honest;
 pub(crate) mod left_out;
 mod requests;
-mod symbolic;
-mod world;
+pub(crate) mod symbolic;
+pub(crate) mod world;

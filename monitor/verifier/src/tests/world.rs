@@ -270,18 +270,33 @@ impl World<SymbolicCrypto> {
 }
 
 impl<C: Crypto> World<C> {
-    /// At the start of epoch 1, an empty tree, and the client's session open on all threads, with every role.
+    /// At the start of epoch 1, with an empty tree.
     pub fn new(threads: u16, crypto: impl Fn() -> C) -> Self {
-        let clocks = Arc::new(Clocks::new(0).expect("there is a first epoch"));
+        Self::restarted(threads, crypto, 0, Node::default(), &C::Sum::default())
+    }
+
+    /// After a certified epoch, the client's session open on all threads, with every role.
+    pub fn restarted(
+        threads: u16,
+        crypto: impl Fn() -> C,
+        certified_epoch: u32,
+        root: Node,
+        carried: &C::Sum,
+    ) -> Self {
+        let clocks = Arc::new(Clocks::new(certified_epoch).expect("there is a next epoch"));
         let start = |thread| {
             let config = ThreadConfig {
                 thread,
                 slots: SLOTS,
-                certified_epoch: 0,
-                root: (thread == 0).then(Node::default),
+                certified_epoch,
+                root: (thread == 0).then_some(root),
                 queue_bytes: QUEUE_BYTES,
             };
-            let carried = C::Sum::default();
+            let carried = if thread == 0 {
+                carried.clone()
+            } else {
+                C::Sum::default()
+            };
             let mut verifier = Verifier::new(config, crypto(), carried, Arc::clone(&clocks))
                 .expect("there is a slot for the root");
             verifier.open_session(session_keys(SESSION, Role::Admin));
@@ -291,7 +306,7 @@ impl<C: Crypto> World<C> {
             crypto: crypto(),
             threads: (0..threads).map(start).collect(),
             clocks,
-            aggregator: Aggregator::new(threads, 1),
+            aggregator: Aggregator::new(threads, certified_epoch + 1),
             offsets: std::vec![0; usize::from(threads)],
             request_macs: BTreeMap::new(),
         }
