@@ -90,8 +90,10 @@ class Children:
 
     async def start_monitor(self, socket: Path, state: Path, *, open_mode: bool) -> Child:
         """Start the monitor and wait until it listens. Raises ServiceError."""
-        arguments = ["--socket", str(socket), "--state", str(state), *(["--open"] if open_mode else [])]
         # Its standard input is a pipe that only this process holds: its end tells the monitor that we are gone.
+        arguments = ["--socket", str(socket), "--state", str(state), "--exit-on-stdin-eof"]
+        if open_mode:
+            arguments.append("--open")
         process = await asyncio.create_subprocess_exec(
             find_monitor(), *arguments, stdin=PIPE, stdout=PIPE, start_new_session=True
         )

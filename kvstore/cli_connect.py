@@ -26,9 +26,7 @@ EXIT_VIOLATION: Final = 3
 ServerOption = Annotated[str, typer.Option("--server", help="Address of the server.", envvar="ZETAKV_SERVER")]
 MonitorOption = Annotated[
     str | None,
-    typer.Option(
-        "--monitor", help="Fingerprint of the monitor; may be left out for a server of your own on this machine."
-    ),
+    typer.Option("--monitor", help="Fingerprint of the monitor; not needed for your own server on this machine."),
 ]
 KeyOption = Annotated[Path | None, typer.Option("--key", help="File of this client's key.")]
 UnverifiedOption = Annotated[bool, typer.Option("--unverified", help="Believe a server without a monitor.")]

@@ -6,6 +6,7 @@ A value that is no text is stored as its JSON. Every record that is exported was
 
 import base64
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ async def load(target: Target, path: Path) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     count = 0
     with path.open("rb") as file, _progress(*columns) as progress:
-        task = progress.add_task("loading", total=path.stat().st_size)
+        task = progress.add_task("loading", total=os.fstat(file.fileno()).st_size)
         async with target.connected() as kv:
             for batch, position in _batches(file):
                 await kv.put_many(batch)

@@ -15,7 +15,7 @@ FORMAT_VERSION: Final = 1
 
 _EPOCH_MS_MIN: Final = 10
 _EPOCH_MS_MAX: Final = 3_600_000
-_SLOTS_MIN: Final = 1_024
+_SLOTS_MIN: Final = 80  # twice the longest path in the tree
 _SLOTS_MAX: Final = 1 << 28
 
 

@@ -64,9 +64,7 @@ class Gateway:
 
     async def _begin(self, begin: Json) -> None:
         self._fingerprint = begin["fingerprint"]
-        self._runner = web.AppRunner(
-            self.application(), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
-        )
+        self._runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
         await self._runner.setup()
         await web.SockSite(self._runner, socket.socket(fileno=self._config.listen_descriptor)).start()
         self._control.send_json(FromChild.READY, {})

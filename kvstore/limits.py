@@ -8,6 +8,8 @@ MIB: Final = 1 << 20
 # --- protocol (section 9) ---
 FRAME_BYTES_MAX: Final = 16 * MIB + 64 * KIB
 """The largest value fits with its request."""
+RESPONSE_BYTES_MAX: Final = FRAME_BYTES_MAX - 1
+"""Body of a receipt's frame: the frame's length counts its type."""
 KEY_BYTES_MAX: Final = 65_535
 """A key's length is a u16."""
 VALUE_BYTES_MAX: Final = 16 * MIB

@@ -1,6 +1,6 @@
 """What this user's tools on this machine know: the record of each running server, and what clients remember.
 
-$ZETAKV_HOME/servers/PORT.json   written by a server when it is ready, removed when it stops; read by `kvstore_client`
+$ZETAKV_HOME/servers/PORT.json   written by a server when it is ready, removed when it stops; the SDK reads it
 $ZETAKV_HOME/state/              the last certificate of each monitor, so that a rollback is noticed by the next run
 """
 

@@ -11,6 +11,8 @@ from kvstore_client import VIOLATION_NAMES
 
 MISSING_ROW: Final = "missing_row"
 """The store lacks, or garbles, a row that a proof needs. Found by the host, so it has no code and no signature."""
+ENGINE_STOPPED: Final = "engine_stopped"
+"""A worker's engine can prove no more, for another reason. Also the host's own finding."""
 
 # magic, instance, incarnation, code, thread, epoch, offset, key depth, key bits, signature
 _VIOLATION: Final = struct.Struct("<4s16s16sHHIQH32s64s")
@@ -68,11 +70,10 @@ class Violation:
         )
 
     @classmethod
-    def missing_row(cls, thread: int, text: str, store_key: bytes | None) -> "Violation":
-        """What a worker's engine could not go on without."""
-        return cls(
-            code=0, name=MISSING_ROW, text=text, thread=thread, key=None if store_key is None else store_key.hex()
-        )
+    def found_by_host(cls, thread: int, text: str, store_key: bytes | None) -> "Violation":
+        """Why a worker's engine could not go on. `store_key`: the row that it lacks, if that is why."""
+        name = ENGINE_STOPPED if store_key is None else MISSING_ROW
+        return cls(code=0, name=name, text=text, thread=thread, key=None if store_key is None else store_key.hex())
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

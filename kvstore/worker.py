@@ -113,7 +113,7 @@ class Worker:
                 hot_records_max=serve.hot_records_max,
                 key_bytes_max=serve.key_bytes_max,
                 value_bytes_max=serve.value_bytes_max,
-                response_bytes_max=limits.FRAME_BYTES_MAX,
+                response_bytes_max=limits.RESPONSE_BYTES_MAX,
             )
             prover.load_hot(list(self._store.scan(*prover.hot_range())))
             self._engine = prover
@@ -124,7 +124,7 @@ class Worker:
                 epoch=self._open_epoch,
                 key_bytes_max=serve.key_bytes_max,
                 value_bytes_max=serve.value_bytes_max,
-                response_bytes_max=limits.FRAME_BYTES_MAX,
+                response_bytes_max=limits.RESPONSE_BYTES_MAX,
             )
         loop = asyncio.get_running_loop()
         _, self._checkpointer = await loop.create_unix_connection(
@@ -157,7 +157,7 @@ class Worker:
         try:
             await self._rounds.run()
         except EngineStoppedError as error:
-            violation = Violation.missing_row(self._config.index, str(error), error.store_key)
+            violation = Violation.found_by_host(self._config.index, str(error), error.store_key)
             self._control.send_json(FromChild.STOPPED, violation.to_json())
         except MonitorLostError as error:
             # Either the monitor has failed, and tells the supervisor why, or it is gone, and the supervisor sees it.
@@ -199,7 +199,7 @@ class Worker:
             await self.begin(begin)
             self._control.send_json(FromChild.READY, {})
         except EngineStoppedError as error:
-            violation = Violation.missing_row(self._config.index, str(error), error.store_key)
+            violation = Violation.found_by_host(self._config.index, str(error), error.store_key)
             self._control.send_json(FromChild.STOPPED, violation.to_json())
         except (MonitorLostError, OSError) as error:
             self._control.fatal(f"worker {self._config.index}: {error}")
@@ -246,7 +246,8 @@ class Worker:
             self._active_reported = self._open_epoch
             self._control.send(FromChild.ACTIVE, EPOCH.pack(self._open_epoch))
         dirty_bytes = self._engine.dirty_bytes
-        if dirty_bytes > limits.DIRTY_BYTES_SOON and self._urgent_reported < self._open_epoch:
+        soon = dirty_bytes > limits.DIRTY_BYTES_SOON or self._engine.cut_wanted
+        if soon and self._urgent_reported < self._open_epoch:
             self._urgent_reported = self._open_epoch
             self._control.send(FromChild.URGENT, EPOCH.pack(self._open_epoch))
         if dirty_bytes > limits.DIRTY_BYTES_MAX:

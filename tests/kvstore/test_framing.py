@@ -43,12 +43,10 @@ def test_bodies_are_independent_of_the_buffer() -> None:
 
 
 def test_length_zero_is_refused_after_the_frames_before_it() -> None:
-    found = []
+    frames = FrameParser(1_000).feed(pack_frame(7, b"ok") + bytes(4))
+    assert next(frames) == (7, b"ok")
     with pytest.raises(BadFrameError, match="no type"):
-        found.extend(FrameParser(1_000).feed(pack_frame(7, b"ok")))
-        for frame in FrameParser(1_000).feed(pack_frame(7, b"ok") + bytes(4)):
-            found.append(frame)  # noqa: PERF402 - extend would lose what comes before the error
-    assert found == [(7, b"ok"), (7, b"ok")]
+        next(frames)
 
 
 def test_too_long_is_refused_by_the_length_alone() -> None:
