@@ -53,7 +53,7 @@ class Link:
         self._flush_scheduled = False
         self._waiters: set[asyncio.Future[None]] = set()
         self._last_error: Exception | None = None
-        self._receipts_seen = 0
+        self._progress_seen = 0
         self._progress_at = self._loop.time()
         self._tried_again = False
         self._runner = self._loop.create_task(self._run())
@@ -127,8 +127,8 @@ class Link:
         """Notice a server that keeps silent, or cannot be reached, while calls wait."""
         self._watchdog = self._loop.call_later(self._timeout_seconds / 4, self._watch)
         session, now = self._session, self._loop.time()
-        if not session.busy or session.receipts_count != self._receipts_seen:
-            self._receipts_seen, self._progress_at, self._tried_again = session.receipts_count, now, False
+        if not session.busy or session.progress_count != self._progress_seen:
+            self._progress_seen, self._progress_at, self._tried_again = session.progress_count, now, False
         elif now - self._progress_at > self._timeout_seconds:
             self._progress_at = now
             if session.phase is Phase.READY and not self._tried_again and self._transport is not None:

@@ -62,14 +62,20 @@ def fail_all(operations: Iterable[Operation], error: KVStoreError) -> None:
         operation.call.fail(operation.index, error)
 
 
-def after_resume(lane: Lane, last: int, receipt: Receipt) -> None:
-    """Settle what a resumed lane had in flight, and queue the rest again, in order, before what is queued."""
+def after_resume(lane: Lane, last: int, receipt: Receipt) -> int:
+    """Settle what a resumed lane had in flight, and queue the rest again, in order, before what is queued.
+
+    Returns the number of operations that are settled.
+    """
     again: list[Operation] = []
+    count = 0
     for sent in lane.in_flight:
+        count += len(sent.operations)
         again += settle_ran(sent, receipt) if sent.sequence <= last else _unsettled(sent.operations)
     lane.in_flight.clear()
     lane.sequence = last
     lane.queue.extendleft(reversed(again))
+    return count - len(again)
 
 
 def after_restart(

@@ -111,7 +111,8 @@ class Session:
         self.dropped: TransportError | None = None
         """Why this connection is of no more use; the shell closes it and makes another."""
         self.greeting: Greeting | None = None
-        self.receipts_count = 0
+        self.progress_count = 0
+        """Grows whenever an operation is settled by the monitor's word."""
         self._output: list[bytes] = []
         self._current: Current | None = None
         self._questions = HostQuestions()
@@ -296,7 +297,7 @@ class Session:
             raise ProtocolError(f"thread {lane.thread}: the monitor resumes after {last}, out of range")
         del self._resumes[lane.thread]
         current.turn.after_ts = max(current.turn.after_ts, ts)
-        _recovery.after_resume(lane, last, Receipt(ts, self.outcome(ts >> 32)))
+        self.progress_count += _recovery.after_resume(lane, last, Receipt(ts, self.outcome(ts >> 32)))
         self._resumes_answered()
 
     def _resumes_answered(self) -> None:
@@ -409,7 +410,7 @@ class Session:
         ts = current.lanes[thread].receive(receipt, body[end:], self.outcome)
         if ts > current.turn.after_ts:
             current.turn.after_ts = ts
-        self.receipts_count += 1
+        self.progress_count += 1
 
     def _on_certificate(self, body: bytes) -> None:
         unverified = UnverifiedCertificate(body)
