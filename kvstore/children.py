@@ -79,6 +79,7 @@ class Children:
         """Start `python -m module CONFIG`."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # the package that this process runs, and not one that the current directory happens to hold
             "-m",
             module,
             config.to_json(),

@@ -84,7 +84,7 @@ def _key(data: Path) -> Path:
 @contextmanager
 def _server(data: Path) -> Iterator[tuple[str, str]]:
     """A server process; gives its address and its monitor's fingerprint."""
-    command = [sys.executable, "-m", "kvstore.cli", "serve", "--data", str(data), "--port", "0", "--no-http"]
+    command = [sys.executable, "-P", "-m", "kvstore.cli", "serve", "--data", str(data), "--port", "0", "--no-http"]
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen([*command, "--epoch-ms", "200"], stdout=subprocess.PIPE, stderr=log, text=True) as process,
