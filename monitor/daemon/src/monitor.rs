@@ -1,9 +1,9 @@
 //! The monitor: what lives as long as its process, and what each new connection is for.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zetakv_verifier::clocks::THREADS_MAX;
 use zetakv_verifier::codec::Reader;
@@ -25,6 +25,10 @@ const CONNECTIONS_MAX: usize = THREADS_MAX + 1 + 16;
 const GREETING_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Bytes of the body of the first message at the most: a version and a thread.
 const GREETING_BYTES_MAX: usize = 4;
+/// How long a new control connection waits for the one before it, whose threads may be finishing their last piece of log.
+const TAKEOVER_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Pause between two looks at whether it is gone.
+const TAKEOVER_PAUSE: Duration = Duration::from_millis(5);
 /// Pause after a connection could not be accepted, which happens when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -120,9 +124,9 @@ impl Monitor {
         let version = reader.u16().ok();
         let refusal = match (greeting, version, reader.u16().ok()) {
             (None, ..) => return Ok(()),
-            (Some(kind::CONTROL), Some(VERSION), None) => match self.register.try_lock() {
-                Ok(mut register) => return control::serve(self, &mut **register, stream),
-                Err(_) => "there is a control connection already",
+            (Some(kind::CONTROL), Some(VERSION), None) => match self.take_register() {
+                Some(mut register) => return control::serve(self, &mut **register, stream),
+                None => "there is a control connection already",
             },
             (Some(kind::LOG_CONNECTION), Some(VERSION), Some(thread)) => match self
                 .seats
@@ -138,5 +142,18 @@ impl Monitor {
         };
         eprintln!("zetakv-monitor: a connection is refused: {refusal}");
         control::refuse_start(stream, ViolationCode::BadHostMessage, refusal)
+    }
+    /// Become the control connection; `None` if there is one, and it does not end.
+    fn take_register(&self) -> Option<MutexGuard<'_, Box<dyn TrustedRegister>>> {
+        let since = Instant::now();
+        loop {
+            if let Ok(register) = self.register.try_lock() {
+                return Some(register);
+            }
+            if since.elapsed() > TAKEOVER_WAIT_MAX {
+                return None;
+            }
+            thread::sleep(TAKEOVER_PAUSE);
+        }
     }
 }
