@@ -10,6 +10,7 @@ import asyncio
 import random
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 from kvstore_client._errors import CertificateTimeoutError, ConnectionLostError, KVStoreError, ProtocolError
 from kvstore_client._frames import FrameParser
@@ -143,9 +144,9 @@ class Link:
             return CertificateTimeoutError(self._session.awaited_epoch, self._timeout_seconds)
         reason = self._session.dropped or self._last_error
         detail = f" ({reason})" if reason is not None and self._session.phase is not Phase.READY else ""
+        doubt = "; whether waiting writes took effect is unknown" if self._session.busy else ""
         return ConnectionLostError(
-            f"{host}:{port}: {_WAITING_FOR[self._session.phase]} within {self._timeout_seconds:g} s{detail}; "
-            f"whether waiting writes took effect is unknown"
+            f"{host}:{port}: {_WAITING_FOR[self._session.phase]} within {self._timeout_seconds:g} s{detail}{doubt}"
         )
 
     # Called by the connection.
@@ -196,9 +197,9 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._link.connected(transport)
+        # Other loops' transports (uvloop's) have the methods, but not the base class.
+        self._transport = cast(asyncio.Transport, transport)
+        self._link.connected(self._transport)
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -383,3 +383,16 @@ async def test_blocking_client(monitor: Monitor, host: Host) -> None:
 def test_blocking_client_without_a_server() -> None:
     with pytest.raises(ConnectionLostError), connect_sync("127.0.0.1:1", "00" * 32, timeout=0.2):
         pass
+
+
+def test_other_event_loop(monitor: Monitor) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def run() -> None:
+        async with Host(monitor) as host, client(host) as kv:
+            await kv.put_many((b"%d" % i, b"v" * 1000) for i in range(2000))
+            assert len(await kv.get_many([b"%d" % i for i in range(2000)])) == 2000
+            host.drop_connections()
+            assert (await kv.get(b"1")).value == b"v" * 1000
+
+    uvloop.run(run())
