@@ -1,0 +1,102 @@
+//! Honest provers are never accused, and clients always get what a plain map would give them: random work, with caches and hot sets so
+//! small that every way through the prover is taken.
+
+mod world;
+
+use world::{Shape, World};
+use zetakv_prover::rows::HOT_PREFIX;
+
+const TINY: Shape = Shape {
+    threads: 1,
+    slots: 80,
+    hot_records_max: 150,
+    keys: 400,
+};
+
+fn epochs(world: &mut World, count: usize, rounds: usize) {
+    for _ in 0..count {
+        let before = world.rng.usize(0..rounds);
+        world.run(before);
+        world.cut(false);
+        let while_not_durable = world.rng.usize(0..rounds / 4);
+        world.run(while_not_durable);
+        world.certify(false);
+    }
+}
+
+fn clean_stop(world: &mut World) {
+    world.cut(true);
+    world.quiesce();
+    world.certify(false);
+    world.check_durable_records();
+    assert_eq!(world.rows_of(HOT_PREFIX), 64, "only partition nodes stay in Blum");
+}
+
+#[test]
+fn one_thread() {
+    for seed in 0..8 {
+        let mut world = World::new(seed, TINY);
+        epochs(&mut world, 20, 60);
+        world.check_durable_records();
+        clean_stop(&mut world);
+        assert!(world.receipts > 500 && world.rejections > 20 && world.resumes > 5);
+    }
+}
+
+#[test]
+fn several_threads() {
+    for (seed, threads) in [(100, 2), (101, 4), (102, 64)] {
+        let mut world = World::new(seed, Shape { threads, keys: 2000, ..TINY });
+        epochs(&mut world, 10, 100 * usize::from(threads));
+        world.check_durable_records();
+        clean_stop(&mut world);
+    }
+}
+
+#[test]
+fn restarts_with_other_numbers_of_threads() {
+    let mut world = World::new(200, TINY);
+    for threads in [2, 4, 1, 1, 8, 2] {
+        epochs(&mut world, 3, 120);
+        if world.rng.bool() {
+            clean_stop(&mut world);
+        }
+        let lost = world.rng.usize(0..100); // not durable: nobody may see it again
+        world.run(lost);
+        let shape = Shape { threads, ..world.shape };
+        world = world.restart(shape);
+    }
+    epochs(&mut world, 3, 120);
+    world.check_durable_records();
+}
+
+#[test]
+fn a_roomy_cache_keeps_everything() {
+    let shape = Shape {
+        slots: 4096,
+        hot_records_max: 100_000,
+        ..TINY
+    };
+    let mut world = World::new(300, shape);
+    epochs(&mut world, 30, 60);
+    world.check_durable_records();
+    world = world.restart(shape);
+    epochs(&mut world, 20, 60);
+    clean_stop(&mut world);
+}
+
+#[test]
+fn a_cut_that_comes_before_the_certificate_is_postponed() {
+    let mut world = World::new(400, TINY);
+    for _ in 0..5 {
+        world.run(50);
+        world.cut(false);
+        world.certify(true);
+        world.start_cut(false);
+        world.run(40);
+        assert!(!world.has_handed_over(), "the epoch before is not certified");
+        world.certify_late();
+        world.finish_cut();
+        world.certify(false);
+    }
+}

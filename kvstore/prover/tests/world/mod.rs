@@ -1,0 +1,428 @@
+//! A whole service in one thread: provers, the real verifier threads and aggregator as their judges, a store that only knows what was
+//! checkpointed, and clients that know what every answer must be. An honest prover's log must always be accepted.
+
+pub mod client;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use zetakv_prover::{Config, FrameRules, Prover, rows};
+use zetakv_verifier::clocks::Clocks;
+use zetakv_verifier::codec::Reader;
+use zetakv_verifier::kv::KeyValue;
+use zetakv_verifier::machine::Role;
+use zetakv_verifier::standard_crypto::Sum;
+use zetakv_verifier::value::Node;
+use zetakv_verifier::{Aggregator, HeldEpoch, Progress, StandardCrypto, ThreadConfig, Verifier};
+
+use client::{Action, Client, Model};
+
+const SECRET: [u8; 32] = [7; 32];
+/// Bytes of operations that may wait in the queue of a verifier thread.
+const QUEUE_BYTES: usize = 4 << 20;
+
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What a world is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub threads: u16,
+    pub slots: u32,
+    pub hot_records_max: usize,
+    pub keys: usize,
+}
+
+/// What is durable after a cut: all that a restart starts from.
+#[derive(Clone)]
+struct Durable {
+    rows: Rows,
+    threads: u16,
+    epoch: u32,
+    root: Node,
+    evicted_next: Sum,
+    models: Vec<Model>,
+}
+
+struct Worker {
+    prover: Prover,
+    verifier: Verifier<StandardCrypto, KeyValue>,
+    clients: Vec<Client>,
+    model: Model,
+    model_at_cut: Model,
+    /// The rest of a log that waits for another thread's clock, and its outputs so far.
+    waiting: Option<(Vec<u8>, Vec<u8>)>,
+    has_handed_over: bool,
+}
+
+pub struct World {
+    pub rng: Rng,
+    pub shape: Shape,
+    workers: Vec<Worker>,
+    clocks: Arc<Clocks>,
+    aggregator: Aggregator<Sum>,
+    crypto: StandardCrypto,
+    /// What readers see: brought up to date when a checkpoint is released.
+    visible: Rows,
+    durable: Durable,
+    /// Rows of the cut in flight.
+    packed: Vec<Vec<u8>>,
+    held: Option<HeldEpoch<Sum>>,
+    newest_ts: u64,
+    sessions: u64,
+    pub receipts: u64,
+    pub rejections: u64,
+    pub resumes: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, shape: Shape) -> Self {
+        println!("seed {seed}, {shape:?}");
+        let durable = Durable {
+            rows: Rows::new(),
+            threads: shape.threads,
+            epoch: 0,
+            root: Node::default(),
+            evicted_next: Sum::default(),
+            models: vec![Model::new(); usize::from(shape.threads)],
+        };
+        Self::start(Rng::with_seed(seed), shape, durable)
+    }
+
+    fn start(mut rng: Rng, shape: Shape, durable: Durable) -> Self {
+        let clocks = Arc::new(Clocks::new(durable.epoch).expect("epochs are left"));
+        let mut world = Self {
+            workers: Vec::new(),
+            aggregator: Aggregator::new(shape.threads, durable.epoch + 1),
+            crypto: StandardCrypto::new(SECRET),
+            visible: durable.rows.clone(),
+            packed: Vec::new(),
+            held: None,
+            newest_ts: 0,
+            sessions: 0,
+            receipts: 0,
+            rejections: 0,
+            resumes: 0,
+            rng: rng.fork(),
+            shape,
+            clocks,
+            durable,
+        };
+        for thread in 0..shape.threads {
+            let worker = world.start_worker(thread);
+            world.workers.push(worker);
+        }
+        world
+    }
+
+    fn start_worker(&mut self, thread: u16) -> Worker {
+        let shape = self.shape;
+        let durable = &self.durable;
+        let config = ThreadConfig {
+            thread,
+            slots: shape.slots,
+            certified_epoch: durable.epoch,
+            root: (thread == 0).then_some(durable.root),
+            queue_bytes: QUEUE_BYTES,
+        };
+        let carried = if thread == 0 { durable.evicted_next.clone() } else { Sum::default() };
+        let crypto = StandardCrypto::new(SECRET);
+        let mut verifier = Verifier::new(config, crypto, carried, self.clocks.clone()).expect("a thread");
+        let config = Config {
+            rules: FrameRules {
+                thread,
+                threads: shape.threads,
+                key_bytes_max: 4096,
+                value_bytes_max: 1 << 20,
+                response_bytes_max: 16 << 20,
+            },
+            previous_threads: durable.threads,
+            epoch: durable.epoch + 1,
+            fresh: durable.epoch == 0,
+            slots: shape.slots,
+            hot_records_max: shape.hot_records_max,
+        };
+        let mut prover = Prover::new(config).expect("a prover");
+        let (first, end) = prover.hot_range();
+        prover.load_hot(durable.rows.range(first..end).map(|(key, _)| key)).expect("hot rows");
+        let mut clients = Vec::new();
+        for role in [Role::Write, Role::Write, Role::Read] {
+            self.sessions += 1;
+            let client = Client::new(self.sessions, role, thread, &mut self.rng);
+            verifier.open_session(client.keys());
+            clients.push(client);
+        }
+        let of_this_thread = |key: &Vec<u8>| thread_of(key, shape.threads) == thread;
+        let all = durable.models.iter().flatten().filter(|(key, _)| of_this_thread(key));
+        let model: Model = all.map(|(key, value)| (key.clone(), value.clone())).collect();
+        Worker {
+            prover,
+            verifier,
+            clients,
+            model_at_cut: model.clone(),
+            model,
+            waiting: None,
+            has_handed_over: false,
+        }
+    }
+
+    /// Let one worker do one round, if it has anything to do.
+    pub fn turn(&mut self, thread: u16) {
+        let worker = &mut self.workers[usize::from(thread)];
+        let (log, mut outputs) = match worker.waiting.take() {
+            Some(waiting) => waiting,
+            None if worker.prover.is_busy() => {
+                loop {
+                    let keys = worker.prover.reads().expect("reads");
+                    if keys.is_empty() {
+                        break;
+                    }
+                    let rows: Vec<_> = keys.iter().map(|key| self.visible.get(key)).collect();
+                    worker.prover.supply(&rows).expect("rows");
+                }
+                (worker.prover.log().expect("a log"), Vec::new())
+            }
+            None => return,
+        };
+        assert!(log.len() < 16 << 20, "a log fits into a message");
+        match worker.verifier.process(&log, &mut outputs) {
+            Progress::Done => {}
+            Progress::Waiting { consumed } => {
+                worker.waiting = Some((log[consumed..].to_vec(), outputs));
+                return;
+            }
+            Progress::Failed(violation) => panic!("an honest prover is accused: {violation:?}"),
+        }
+        if log.is_empty() {
+            return;
+        }
+        for (origin, frame) in worker.prover.absorb(&outputs).expect("outputs") {
+            let client = worker.clients.iter_mut().find(|client| client.session == origin).expect("a client");
+            let (header, body) = frame.split_at(5);
+            assert_eq!(frame.len(), 4 + u32::from_le_bytes(header[..4].try_into().expect("4 bytes")) as usize);
+            match header[4] {
+                0x82 => {
+                    let ts = client.check_receipt(&self.crypto, &mut worker.model, body);
+                    self.newest_ts = self.newest_ts.max(ts);
+                    self.receipts += 1;
+                }
+                0x83 => self.rejections += 1,
+                0x84 => {
+                    client.check_resumed(&self.crypto, body);
+                    self.resumes += 1;
+                }
+                kind => panic!("an unknown frame {kind:#x}"),
+            }
+        }
+        if let Some(epoch) = worker.prover.handed_over() {
+            assert_eq!(epoch, self.durable.epoch + 1);
+            worker.has_handed_over = true;
+            worker.model_at_cut = worker.model.clone();
+            assert!(!worker.prover.is_active());
+            self.packed.push(worker.prover.take_checkpoint().expect("a checkpoint"));
+            let snapshot = worker.verifier.take_snapshot().expect("a snapshot");
+            let held = self.aggregator.submit(snapshot, &self.crypto);
+            self.held = held.unwrap_or_else(|violation| panic!("an honest epoch does not hold: {violation:?}"));
+        }
+    }
+
+    /// Some rounds of workers in random order, with traffic in between.
+    pub fn run(&mut self, rounds: usize) {
+        for _ in 0..rounds {
+            let thread = self.rng.u16(0..self.shape.threads);
+            for _ in 0..self.rng.usize(0..4) {
+                self.send(thread);
+            }
+            self.turn(thread);
+        }
+    }
+
+    /// A client sends something: usually an honest request, sometimes one that will be rejected or refused.
+    fn send(&mut self, thread: u16) {
+        let count = match self.rng.u8(0..10) {
+            0 => self.rng.usize(50..200),
+            _ => self.rng.usize(1..12),
+        };
+        let operations: Vec<_> = (0..count).map(|_| self.operation(thread)).collect();
+        let after_ts = match self.rng.u8(0..20) {
+            0 => (u64::from(self.durable.epoch) + 50) << 32, // beyond every clock
+            1..10 => 0,
+            _ => self.newest_ts,
+        };
+        let trick = self.rng.u8(0..24);
+        let nonce = core::array::from_fn(|_| self.rng.u8(..));
+        let worker = &mut self.workers[usize::from(thread)];
+        let index = self.rng.usize(0..worker.clients.len());
+        let client = &mut worker.clients[index];
+        let origin = client.session;
+        if client.resuming.is_some() {
+            return; // a client waits for the answer
+        }
+        match trick {
+            0 => {
+                let (mut body, _) = client.encode(&self.crypto, client.sequence + 1, &operations, after_ts);
+                let length = u32::from_le_bytes(body[..4].try_into().expect("4 bytes")) as usize;
+                body[4 + length - 1] ^= 1;
+                worker.prover.submit(origin, &body).expect("a frame");
+            }
+            1 => {
+                let (body, _) = client.encode(&self.crypto, client.sequence, &operations, 0);
+                worker.prover.submit(origin, &body).expect("a frame");
+            }
+            2 => {
+                let resume = client.resume(&self.crypto, nonce);
+                worker.prover.submit_resume(origin, &resume).expect("a frame");
+            }
+            _ => {
+                let body = client.request(&self.crypto, operations, after_ts);
+                worker.prover.submit(origin, &body).expect("a frame");
+            }
+        }
+    }
+
+    fn operation(&mut self, thread: u16) -> (Vec<u8>, Action) {
+        let key = loop {
+            // most operations go to few keys
+            let range = if self.rng.bool() { self.shape.keys } else { self.shape.keys.div_ceil(8) };
+            let key = format!("key {}", self.rng.usize(0..range)).into_bytes();
+            if thread_of(&key, self.shape.threads) == thread {
+                break key;
+            }
+        };
+        let action = match self.rng.u8(0..12) {
+            0..5 => Action::Get,
+            5..8 => Action::Put(self.value()),
+            8 => Action::Delete,
+            9 => Action::Insert(self.value()),
+            10 => {
+                let now = self.workers[usize::from(thread)].model.get(&key).cloned();
+                let expected = if self.rng.u8(0..4) > 0 { now } else { Some(self.value()) };
+                let new = if self.rng.u8(0..4) > 0 { Some(self.value()) } else { None };
+                Action::CompareAndSet(expected, new)
+            }
+            _ => Action::Increment(self.rng.i64(..)),
+        };
+        (key, action)
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        let length = match self.rng.u8(0..40) {
+            0..12 => return self.rng.i64(-9..9).to_le_bytes().to_vec(),
+            12..25 => self.rng.usize(0..33),
+            25..35 => self.rng.usize(33..200),
+            35..39 => self.rng.usize(1024..3000),
+            _ => self.rng.usize(50_000..150_000),
+        };
+        let byte = self.rng.u8(..);
+        vec![byte; length]
+    }
+
+    /// Close the epoch on all threads, with traffic meanwhile; nothing is certified yet.
+    pub fn cut(&mut self, all_to_merkle: bool) {
+        self.start_cut(all_to_merkle);
+        self.finish_cut();
+    }
+
+    pub fn start_cut(&mut self, all_to_merkle: bool) {
+        for worker in &mut self.workers {
+            worker.prover.start_cut(all_to_merkle).expect("no other cut");
+            worker.has_handed_over = false;
+        }
+    }
+
+    pub fn finish_cut(&mut self) {
+        while !self.has_handed_over() {
+            self.run(1);
+        }
+        assert!(self.held.is_some(), "the epoch holds when all have handed it over");
+    }
+
+    pub fn has_handed_over(&self) -> bool {
+        self.workers.iter().all(|worker| worker.has_handed_over)
+    }
+
+    /// Make the cut durable, and certify it; `certified_late`: the provers know first.
+    pub fn certify(&mut self, certified_late: bool) {
+        let held = self.held.take().expect("a cut");
+        let mut rows = self.durable.rows.clone();
+        for packed in self.packed.drain(..) {
+            unpack(&packed, &mut rows);
+        }
+        self.durable = Durable {
+            rows,
+            threads: self.shape.threads,
+            epoch: held.epoch,
+            root: held.root,
+            evicted_next: held.evicted_next,
+            models: self.workers.iter().map(|worker| worker.model_at_cut.clone()).collect(),
+        };
+        self.visible = self.durable.rows.clone();
+        if !certified_late {
+            self.clocks.certify(held.epoch);
+        }
+        let rounds = self.rng.usize(0..5);
+        self.run(rounds); // readers may see new rows before they are released
+        for worker in &mut self.workers {
+            worker.prover.release_checkpoint().expect("a checkpoint");
+        }
+    }
+
+    /// The certificate that `certify` held back.
+    pub fn certify_late(&mut self) {
+        self.clocks.certify(self.durable.epoch);
+    }
+
+    /// Answer all that is under way.
+    pub fn quiesce(&mut self) {
+        for _ in 0..1000 {
+            for thread in 0..self.shape.threads {
+                self.turn(thread);
+            }
+        }
+        assert!(self.workers.iter().all(|worker| !worker.prover.is_busy() && worker.waiting.is_none()));
+    }
+
+    /// Kill everything, and start again from what is durable.
+    pub fn restart(mut self, shape: Shape) -> Self {
+        let receipts = self.receipts;
+        let durable = self.durable.clone();
+        let mut world = Self::start(self.rng.fork(), shape, durable);
+        world.receipts = receipts;
+        world
+    }
+
+    /// The rows of the store whose keys begin so.
+    pub fn rows_of(&self, prefix: u8) -> usize {
+        self.durable.rows.keys().filter(|key| key[0] == prefix).count()
+    }
+
+    /// The durable records are what the clients know.
+    pub fn check_durable_records(&self) {
+        let mut expected: Model = self.durable.models.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let records = self.durable.rows.iter().filter(|(key, _)| key[0] == rows::RECORD_PREFIX);
+        for (store_key, row) in records {
+            let (key, value) = rows::decode_record(row).expect("a record");
+            assert_eq!(store_key, &rows::store_key_of(key));
+            assert_eq!(expected.remove(key).as_deref(), value, "{:?}", String::from_utf8_lossy(key));
+        }
+        assert_eq!(expected, Model::new(), "no record is missing");
+    }
+}
+
+fn thread_of(key: &[u8], threads: u16) -> u16 {
+    u16::from(blake3::hash(key).as_bytes()[0]) * threads / 256
+}
+
+fn unpack(packed: &[u8], rows: &mut Rows) {
+    let mut reader = Reader::new(packed);
+    while reader.remaining() > 0 {
+        let mut length = reader.u32().expect("a length") as usize;
+        let key = reader.take(length).expect("a store key").to_vec();
+        length = reader.u32().expect("a length") as usize;
+        if length == u32::MAX as usize {
+            rows.remove(&key);
+        } else {
+            rows.insert(key, reader.take(length).expect("a row").to_vec());
+        }
+    }
+}
