@@ -8,7 +8,7 @@
 //!
 //! > 12 (d − 1) / 2^128  +  q / (2^128 − d)  +  the advantage of telling AES-256 from a random permutation.
 //!
-//! 1. *The encoding is injective*, in blocks of 16 bytes: [`encode`] writes every field at a fixed place, the first byte says which fields
+//! 1. *The encoding is injective*, in blocks of 16 bytes: `encode` writes every field at a fixed place, the first byte says which fields
 //!    there are, and what is unused is zero. The first block is never zero.
 //! 2. *POLYVAL rarely collides.* It is a polynomial in k1 with the blocks as coefficients and no constant term. For two different
 //!    elements the difference is a polynomial of degree at most 12 that is not zero: where the lengths differ, because the first block

@@ -101,12 +101,7 @@ pub fn leaf(text: &str) -> Value {
     Value::Leaf(Commitment::of(text.as_bytes()))
 }
 
-/// A node with these children: path, hash, whether in Blum.
-pub fn node(children: &[(&str, Hash, bool)]) -> Value {
-    node_of("", children)
-}
-
-/// The same for a node at a path.
+/// A node at a path, with these children: path, hash, whether in Blum.
 pub fn node_of(path: &str, children: &[(&str, Hash, bool)]) -> Value {
     let mut node = Node::default();
     for &(child, hash, in_blum) in children {
