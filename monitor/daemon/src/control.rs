@@ -17,6 +17,7 @@ use crate::epochs::Fault;
 use crate::error::Error;
 use crate::handshake::Refusal;
 use crate::incarnation::{Incarnation, Reply, Start, refused};
+use crate::log::log;
 use crate::monitor::Monitor;
 use crate::register::TrustedRegister;
 use crate::sealed::NotStarted;
@@ -68,7 +69,7 @@ pub fn serve(
     let (incarnation, started) = match Incarnation::start(monitor, register, &start, &sender) {
         Ok(incarnation) => incarnation,
         Err(NotStarted::Refused(code, text)) => {
-            eprintln!("zetakv-monitor: not started: {}: {text}", code.name());
+            log(format_args!("not started: {}: {text}", code.name()));
             return refuse_start(stream, code, &text);
         }
         Err(NotStarted::Error(error)) => return Err(error),
@@ -105,7 +106,7 @@ fn read_events(stream: &Stream, sender: SyncSender<Event>) -> Result<(), Error> 
                 Ok(None) => break,
                 Err(Error::MessageLength { .. }) => Event::BadMessage,
                 Err(error) => {
-                    eprintln!("zetakv-monitor: control: {error}");
+                    log(format_args!("control: {error}"));
                     break;
                 }
             };
@@ -149,9 +150,9 @@ fn run(
             Event::Message(message, body) => incarnation.answer(message, &body),
             Event::HandedOver(snapshot) if !failed => incarnation.handed_over(*snapshot),
             Event::LogEnded(thread) if !failed => {
-                eprintln!(
-                    "zetakv-monitor: the log connection of thread {thread} has ended: the incarnation is over"
-                );
+                log(format_args!(
+                    "the log connection of thread {thread} has ended: the incarnation is over"
+                ));
                 return Ok(());
             }
             Event::BadMessage => Err(incarnation.bad_host_message()),

@@ -10,6 +10,7 @@ use zetakv_verifier::output::Output;
 use zetakv_verifier::violation::{NO_THREAD, VIOLATION_BYTES, Violation, ViolationCode};
 
 use crate::identity::{Identity, IncarnationId};
+use crate::log::log;
 
 const MAGIC: &[u8; 4] = b"ZKV1";
 
@@ -71,7 +72,7 @@ impl FailureLatch {
                 violation,
                 signed: sign(&violation, identity, incarnation),
             };
-            eprintln!("zetakv-monitor: {}", failure.text());
+            log(failure.text());
             failure
         })
     }

@@ -17,6 +17,7 @@ pub mod failure;
 pub mod handshake;
 pub mod identity;
 pub mod incarnation;
+pub mod log;
 pub mod monitor;
 pub mod register;
 pub mod sealed;

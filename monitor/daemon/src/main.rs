@@ -10,6 +10,7 @@ use std::thread;
 
 use lexopt::prelude::{Long, ValueExt as _};
 use zetakv_monitor::error::Error;
+use zetakv_monitor::log::log;
 use zetakv_monitor::monitor::Monitor;
 use zetakv_monitor::state_dir::StateDirectory;
 use zetakv_monitor::stream::{Address, Listener};
@@ -69,9 +70,9 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     ));
     let listener = Listener::bind(&arguments.address)?;
     if arguments.open {
-        eprintln!(
-            "zetakv-monitor: OPEN: anyone who reaches the server may read and write, without a key"
-        );
+        log(format_args!(
+            "OPEN: anyone who reaches the server may read and write, without a key"
+        ));
     }
     if arguments.exit_on_stdin_eof {
         let address = arguments.address.clone();
@@ -82,11 +83,12 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     let address = listener
         .tcp_address()
         .map(|address| format!(", \"address\": \"{address}\""));
-    println!(
+    writeln!(
+        io::stdout(),
         "{{\"ready\": true, \"fingerprint\": \"{}\"{}}}",
         monitor.identity().fingerprint(),
         address.unwrap_or_default()
-    );
+    )?;
     io::stdout().flush()?;
     monitor.serve(&listener);
     Ok(())
@@ -118,7 +120,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((text, code)) => {
-            eprintln!("zetakv-monitor: {text}");
+            log(text);
             ExitCode::from(code)
         }
     }

@@ -13,6 +13,7 @@ use crate::control;
 use crate::error::Error;
 use crate::failure::{Failure, FailureLatch};
 use crate::identity::{Identity, IncarnationId};
+use crate::log::log;
 use crate::register::TrustedRegister;
 use crate::seats::Seats;
 use crate::state_dir::StateDirectory;
@@ -82,7 +83,7 @@ impl Monitor {
                 .map_err(Error::from)
                 .and_then(|stream| self.spawn(stream));
             if let Err(error) = result {
-                eprintln!("zetakv-monitor: cannot accept a connection: {error}");
+                log(format_args!("cannot accept a connection: {error}"));
                 thread::sleep(ACCEPT_PAUSE);
             }
         }
@@ -91,14 +92,16 @@ impl Monitor {
     fn spawn(self: &Arc<Self>, stream: Stream) -> Result<(), Error> {
         if self.connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
             self.connections.fetch_sub(1, Ordering::Relaxed);
-            eprintln!("zetakv-monitor: a connection is refused: there are {CONNECTIONS_MAX}");
+            log(format_args!(
+                "a connection is refused: there are {CONNECTIONS_MAX}"
+            ));
             return Ok(());
         }
         let monitor = Arc::clone(self);
         let serve = move || {
             let mut stream = stream;
             if let Err(error) = monitor.serve_connection(&mut stream) {
-                eprintln!("zetakv-monitor: {error}");
+                log(error);
             }
             stream.shut_down(); // other handles of it may be open still
             monitor.connections.fetch_sub(1, Ordering::Relaxed);
@@ -140,7 +143,7 @@ impl Monitor {
             },
             _ => "the first message must be control or log, of version 1",
         };
-        eprintln!("zetakv-monitor: a connection is refused: {refusal}");
+        log(format_args!("a connection is refused: {refusal}"));
         control::refuse_start(stream, ViolationCode::BadHostMessage, refusal)
     }
     /// Become the control connection; `None` if there is one, and it does not end.

@@ -12,6 +12,7 @@ use zetakv_verifier::violation::{Violation, ViolationCode};
 use crate::control::Event;
 use crate::error::Error;
 use crate::failure::violation;
+use crate::log::log;
 use crate::monitor::Monitor;
 use crate::seats::{Seat, SessionChange};
 use crate::stream::Stream;
@@ -40,7 +41,7 @@ impl Seat {
         if let Err(error) = self.answer_all(stream, monitor)
             && !self.over.load(Ordering::Acquire)
         {
-            eprintln!("zetakv-monitor: log of thread {}: {error}", self.thread);
+            log(format_args!("log of thread {}: {error}", self.thread));
         }
         // refused only when the incarnation is over
         let _ = self.events.send(Event::LogEnded(self.thread));

@@ -44,13 +44,13 @@ pub fn read_message(
 ) -> Result<Option<u8>, Error> {
     body.clear();
     let mut header = [0; 5];
-    match stream.read(&mut header[..1]) {
-        Ok(0) => return Ok(None),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-            return read_message(stream, body, body_bytes_max);
+    loop {
+        match stream.read(&mut header[..1]) {
+            Ok(0) => return Ok(None),
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => return Err(error.into()),
     }
     stream.read_exact(&mut header[1..4])?;
     let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;

@@ -11,7 +11,7 @@ use zetakv_verifier::output::Output;
 use zetakv_verifier::time::Timestamp;
 use zetakv_verifier::value::{Commitment, Value};
 
-use super::process::MonitorProcess;
+use crate::monitor_process::MonitorProcess;
 
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A test that waits longer than this for the monitor has failed.

@@ -14,7 +14,7 @@ use zetakv_verifier::request::{MacDomain, RequestHeader};
 use zetakv_verifier::standard_crypto::StandardCrypto;
 use zetakv_verifier::value::Commitment;
 
-use super::host::Control;
+use crate::host::Control;
 
 pub const TOKEN: [u8; 4] = [0xfe, 0xed, 0xbe, 0xef];
 

@@ -1,12 +1,10 @@
 //! The real process under a host that lies, or sends nonsense: it fails, says so to all, and never panics.
 
-mod support;
-
 use std::io::Write as _;
 
-use support::client::{Client, assert_signed, get};
-use support::host::{Connection, Control, Log, add_first, at, leaf, value};
-use support::process::{MonitorProcess, Scratch};
+use crate::client::{Client, assert_signed, get};
+use crate::host::{Connection, Control, Log, add_first, at, leaf, value};
+use crate::monitor_process::{MonitorProcess, Scratch};
 use zetakv_monitor::wire::kind;
 use zetakv_verifier::entry::Entry;
 use zetakv_verifier::violation::VIOLATION_BYTES;

@@ -1,10 +1,8 @@
 //! The real process under an honest host: sessions, epochs, certificates, restarts.
 
-mod support;
-
-use support::client::{Client, assert_signed, get, put};
-use support::host::{Connection, Control, Log, add_first, at, leaf, run, value};
-use support::process::{MonitorProcess, Scratch};
+use crate::client::{Client, assert_signed, get, put};
+use crate::host::{Connection, Control, Log, add_first, at, leaf, run, value};
+use crate::monitor_process::{MonitorProcess, Scratch};
 use zetakv_monitor::wire::kind;
 use zetakv_verifier::entry::Entry;
 use zetakv_verifier::machine::{OperationResult, Role};
