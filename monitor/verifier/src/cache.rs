@@ -107,19 +107,9 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
         let Some(place) = self.slots.get(slot as usize) else {
             return Err(Fault::new(ViolationCode::SlotOutOfRange, *key));
         };
-        check!(add_to_empty_slot, place.is_none(), SlotOccupied, *key);
-        check!(
-            add_within_leaf_depth,
-            key.depth() <= LEAF_DEPTH,
-            KeyNotAllowed,
-            *key
-        );
-        check!(
-            add_value_fits_key,
-            value.is_leaf() == (key.depth() == LEAF_DEPTH),
-            KeyNotAllowed,
-            *key
-        );
+        check!(add_to_empty_slot: place.is_none(), else SlotOccupied(*key));
+        check!(add_within_leaf_depth: key.depth() <= LEAF_DEPTH, else KeyNotAllowed(*key));
+        check!(add_value_fits_key: value.is_leaf() == (key.depth() == LEAF_DEPTH), else KeyNotAllowed(*key));
         Ok(())
     }
 
@@ -158,34 +148,19 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
         };
         match *side {
             None => {
-                check!(
-                    first_value_initial,
-                    value.is_initial(),
-                    ValueNotInitial,
-                    key
-                );
+                check!(first_value_initial: value.is_initial(), else ValueNotInitial(key));
                 *side = Some(new_side);
             }
             Some(child) if child.key == key => {
-                check!(again_not_in_blum, !child.in_blum, SideInBlum, key);
-                check!(again_not_cached, linked.is_none(), AlreadyCached, key);
-                check!(
-                    again_hash,
-                    crypto.hash(&value) == child.hash,
-                    HashMismatch,
-                    key
-                );
+                check!(again_not_in_blum: !child.in_blum, else SideInBlum(key));
+                check!(again_not_cached: linked.is_none(), else AlreadyCached(key));
+                check!(again_hash: crypto.hash(&value) == child.hash, else HashMismatch(key));
             }
             Some(child) => {
                 let Some(direction) = key.direction_to(&child.key) else {
                     return Err(Fault::new(ViolationCode::SideNotDescendant, key));
                 };
-                check!(
-                    split_value_initial,
-                    value.is_initial(),
-                    ValueNotInitial,
-                    key
-                );
+                check!(split_value_initial: value.is_initial(), else ValueNotInitial(key));
                 *side = Some(new_side);
                 let below = linked.replace(slot);
                 return self.split(slot, parent, key, direction, child, below);
@@ -219,18 +194,8 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
     /// A record that may be evicted: not the root, and no child of it is linked.
     pub fn evictable(&self, slot: Slot) -> Result<Record, Fault> {
         let record = *self.get(slot, &Key::ROOT)?;
-        check!(
-            evict_not_root,
-            !record.key.is_root(),
-            RootIsPermanent,
-            record.key
-        );
-        check!(
-            evict_no_child_linked,
-            record.linked == [None; 2],
-            ChildCached,
-            record.key
-        );
+        check!(evict_not_root: !record.key.is_root(), else RootIsPermanent(record.key));
+        check!(evict_no_child_linked: record.linked == [None; 2], else ChildCached(record.key));
         Ok(record)
     }
 
@@ -243,17 +208,12 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
     ) -> Result<Above<'_>, Fault> {
         let above = self.above(parent, &record.key)?;
         let names_record = above.side.is_some_and(|child| child.key == record.key);
-        check!(
-            evict_side_names_record,
-            names_record,
-            SideNamesOther,
-            record.key
-        );
+        check!(evict_side_names_record: names_record, else SideNamesOther(record.key));
         let agrees = match record.parent {
             Some(linked_parent) => linked_parent == parent && *above.linked == Some(slot),
             None => above.linked.is_none(),
         };
-        check!(evict_links_agree, agrees, LinkMismatch, record.key);
+        check!(evict_links_agree: agrees, else LinkMismatch(record.key));
         Ok(above)
     }
 

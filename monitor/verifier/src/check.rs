@@ -25,21 +25,18 @@ pub(crate) const fn left_out(_name: &str) -> bool {
 #[cfg(test)]
 pub(crate) use crate::tests::left_out::left_out;
 
-/// `holds!(name, condition)`: whether the condition holds. Names are unique.
+/// `holds!(name: condition)`: whether the condition holds. Names are unique.
 macro_rules! holds {
-    ($name:ident, $condition:expr) => {
+    ($name:ident: $condition:expr) => {
         $condition || $crate::check::left_out(stringify!($name))
     };
 }
 
-/// `check!(name, condition, Code, key)`: go on if the condition holds, else return that fault.
+/// `check!(name: condition, else Code(key))`: go on if the condition holds, else return that fault.
 macro_rules! check {
-    ($name:ident, $condition:expr, $code:ident, $key:expr) => {
-        if !$crate::check::holds!($name, $condition) {
-            return Err($crate::check::Fault::new(
-                $crate::violation::ViolationCode::$code,
-                $key,
-            ));
+    ($name:ident: $condition:expr, else $code:ident($key:expr)) => {
+        if !$crate::check::holds!($name: $condition) {
+            return Err($crate::check::Fault::new($crate::violation::ViolationCode::$code, $key));
         }
     };
 }

@@ -99,27 +99,14 @@ impl<S: Clone + Default> Epochs<S> {
 
     /// Whether a record may be added that `thread` evicted at `ts`. `Ok(false)`: not before the published clock of that thread has passed.
     pub fn check_add(&self, key: &Key, ts: Timestamp, thread: ThreadId) -> Result<bool, Fault> {
-        check!(
-            add_blum_epoch_not_verified,
-            ts.epoch > self.last_verified,
-            EpochClosed,
-            *key
-        );
-        check!(
-            add_blum_epoch_reached,
-            ts.epoch <= self.clock.epoch,
-            EpochInFuture,
-            *key
-        );
+        check!(add_blum_epoch_not_verified: ts.epoch > self.last_verified, else EpochClosed(*key));
+        check!(add_blum_epoch_reached: ts.epoch <= self.clock.epoch, else EpochInFuture(*key));
         let in_closing = !self.closing() || ts.epoch == self.open_epoch();
-        check!(add_blum_epoch_is_closing, in_closing, EpochNotClosing, *key);
+        check!(add_blum_epoch_is_closing: in_closing, else EpochNotClosing(*key));
         let Some(published) = self.clocks.published(thread) else {
             return Err(Fault::new(ViolationCode::UnknownThread, *key));
         };
-        Ok(holds!(
-            add_blum_clock_passed,
-            thread == self.thread || published > ts
-        ))
+        Ok(holds!(add_blum_clock_passed: thread == self.thread || published > ts))
     }
 
     /// Note that a record was added which `thread` evicted at `ts`, and pass that moment.
@@ -140,22 +127,12 @@ impl<S: Clone + Default> Epochs<S> {
         value: &Value,
         ts: Timestamp,
     ) -> Result<(), Fault> {
-        check!(
-            evict_in_epoch_of_clock,
-            ts.epoch == self.clock.epoch,
-            TimestampEpoch,
-            *key
-        );
+        check!(evict_in_epoch_of_clock: ts.epoch == self.clock.epoch, else TimestampEpoch(*key));
         let key_is_later = self
             .last_evict_key
             .is_none_or(|last| last.cmp_post_order(key).is_lt());
         let is_later = ts > self.clock || (ts == self.clock && key_is_later);
-        check!(
-            evict_later_than_before,
-            is_later,
-            TimestampNotIncreasing,
-            *key
-        );
+        check!(evict_later_than_before: is_later, else TimestampNotIncreasing(*key));
         let element = Element {
             key,
             value,
@@ -176,12 +153,7 @@ impl<S: Clone + Default> Epochs<S> {
 
     /// Begin to close the open epoch. `Ok(false)`, and nothing done: the one before it is not certified.
     pub fn next_epoch(&mut self) -> Result<bool, Fault> {
-        check!(
-            next_epoch_once,
-            !self.closing(),
-            EpochAlreadyClosing,
-            Key::ROOT
-        );
+        check!(next_epoch_once: !self.closing(), else EpochAlreadyClosing(Key::ROOT));
         if self.clocks.certified_epoch() < self.last_verified {
             return Ok(false);
         }
@@ -192,12 +164,7 @@ impl<S: Clone + Default> Epochs<S> {
     /// Whether the closing epoch can be handed over: nothing has moved the clock since `next_epoch`, so all was drained to that moment.
     pub fn check_verify(&self) -> Result<(), Fault> {
         let at_start = self.closing() && self.clock.counter == 0;
-        check!(
-            verify_epoch_clock_at_start,
-            at_start,
-            EpochNotClosingYet,
-            Key::ROOT
-        );
+        check!(verify_epoch_clock_at_start: at_start, else EpochNotClosingYet(Key::ROOT));
         Ok(())
     }
 

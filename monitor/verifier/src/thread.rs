@@ -253,7 +253,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
     fn add_blum(&mut self, slot: Slot, element: &Element<'_>) -> Result<Step, Fault> {
         let key = *element.key;
         self.cache.check_addable(slot, &key, element.value)?;
-        check!(add_blum_not_root, !key.is_root(), RootIsPermanent, key);
+        check!(add_blum_not_root: !key.is_root(), else RootIsPermanent(key));
         let passed = self.epochs.check_add(&key, element.ts, element.thread)?;
         if !passed {
             self.waiting_for = key;
@@ -266,12 +266,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
 
     fn evict_blum(&mut self, slot: Slot, ts: Timestamp) -> Result<(), Fault> {
         let record = self.cache.evictable(slot)?;
-        check!(
-            evict_blum_came_from_blum,
-            record.parent.is_none(),
-            NotAddedByBlum,
-            record.key
-        );
+        check!(evict_blum_came_from_blum: record.parent.is_none(), else NotAddedByBlum(record.key));
         self.epochs
             .evict(&self.crypto, &record.key, &record.value, ts)?;
         self.cache.remove(slot);
@@ -280,24 +275,14 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
 
     fn evict_blum_merkle(&mut self, slot: Slot, parent: Slot, ts: Timestamp) -> Result<(), Fault> {
         let record = self.cache.evictable(slot)?;
-        check!(
-            evict_blum_merkle_came_from_merkle,
-            record.parent.is_some(),
-            NotAddedByMerkle,
-            record.key
-        );
+        check!(evict_blum_merkle_came_from_merkle: record.parent.is_some(), else NotAddedByMerkle(record.key));
         self.cache.evict_to_blum(slot, &record, parent)?;
         self.epochs
             .evict(&self.crypto, &record.key, &record.value, ts)
     }
 
     fn next_epoch(&mut self, outputs: &mut Vec<u8>) -> Result<(), Fault> {
-        check!(
-            next_epoch_between_requests,
-            !self.queue.in_progress(),
-            RequestInProgress,
-            Key::ROOT
-        );
+        check!(next_epoch_between_requests: !self.queue.in_progress(), else RequestInProgress(Key::ROOT));
         if !self.epochs.next_epoch()? {
             Output::EpochNotYet.encode(outputs);
         }
@@ -306,20 +291,10 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
 
     fn verify_epoch(&mut self, outputs: &mut Vec<u8>) -> Result<(), Fault> {
         self.epochs.check_verify()?;
-        check!(
-            verify_epoch_between_requests,
-            !self.queue.in_progress(),
-            RequestInProgress,
-            Key::ROOT
-        );
+        check!(verify_epoch_between_requests: !self.queue.in_progress(), else RequestInProgress(Key::ROOT));
         let root = self.cache.root();
         let permanent = usize::from(root.is_some());
-        check!(
-            verify_epoch_cache_empty,
-            self.cache.occupied() == permanent,
-            CacheNotEmpty,
-            Key::ROOT
-        );
+        check!(verify_epoch_cache_empty: self.cache.occupied() == permanent, else CacheNotEmpty(Key::ROOT));
         let (
             epoch,
             Sums {

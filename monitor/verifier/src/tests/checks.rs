@@ -107,7 +107,7 @@ fn names_in_the_source() -> Vec<String> {
     for source in sources {
         for opening in ["check!(", "holds!("] {
             names.extend(source.split(opening).skip(1).map(|rest| {
-                let name = rest.trim_start().split(',').next().expect("a first part");
+                let name = rest.trim_start().split(':').next().expect("a first part");
                 String::from(name)
             }));
         }

@@ -23,12 +23,7 @@ use crate::violation::ViolationCode;
 impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
     /// Admit a request, or say why not.
     pub(super) fn request(&mut self, request: &[u8], outputs: &mut Vec<u8>) -> Result<(), Fault> {
-        check!(
-            request_in_open_epoch,
-            !self.epochs.closing(),
-            EpochAlreadyClosing,
-            Key::ROOT
-        );
+        check!(request_in_open_epoch: !self.epochs.closing(), else EpochAlreadyClosing(Key::ROOT));
         let request = match self.sessions.authenticate(&self.crypto, request) {
             Ok(request) => request,
             Err(rejection) => {
@@ -108,12 +103,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
         resume: &[u8; RESUME_BYTES],
         outputs: &mut Vec<u8>,
     ) -> Result<(), Fault> {
-        check!(
-            resume_in_open_epoch,
-            !self.epochs.closing(),
-            EpochAlreadyClosing,
-            Key::ROOT
-        );
+        check!(resume_in_open_epoch: !self.epochs.closing(), else EpochAlreadyClosing(Key::ROOT));
         if !self.queue.has_room(0) {
             Output::NotYet.encode(outputs);
             return Ok(());
@@ -147,32 +137,17 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
 
     /// Run the next operation on the records in these slots.
     pub(super) fn run(&mut self, slots: &Slots, outputs: &mut Vec<u8>) -> Result<(), Fault> {
-        check!(
-            run_in_open_epoch,
-            !self.epochs.closing(),
-            EpochAlreadyClosing,
-            Key::ROOT
-        );
+        check!(run_in_open_epoch: !self.epochs.closing(), else EpochAlreadyClosing(Key::ROOT));
         let (role, operation, end) = self.next_operation()?;
         let slots = slots.as_slice();
         let keys = M::keys(&operation);
-        check!(
-            run_slot_for_each_key,
-            slots.len() == keys.len(),
-            WrongRecord,
-            Key::ROOT
-        );
+        check!(run_slot_for_each_key: slots.len() == keys.len(), else WrongRecord(Key::ROOT));
         let mut values = [Commitment::Null; KEYS_PER_OPERATION_MAX];
         for (index, (slot, hash)) in slots.iter().zip(keys).enumerate() {
             let leaf = leaf::<DEPTH>(hash);
             let record = self.cache.get(*slot, &leaf)?;
-            check!(
-                run_slots_distinct,
-                !slots[..index].contains(slot),
-                WrongRecord,
-                leaf
-            );
-            check!(run_slot_holds_key, record.key == leaf, WrongRecord, leaf);
+            check!(run_slots_distinct: !slots[..index].contains(slot), else WrongRecord(leaf));
+            check!(run_slot_holds_key: record.key == leaf, else WrongRecord(leaf));
             let Value::Leaf(value) = record.value else {
                 return Err(Fault::new(ViolationCode::WrongRecord, leaf));
             };
@@ -191,27 +166,17 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
 
     /// Run the next operation, a read of one key, where a parent in the cache proves that no record has this key: the result is null's.
     pub(super) fn run_absent(&mut self, parent: Slot, outputs: &mut Vec<u8>) -> Result<(), Fault> {
-        check!(
-            run_absent_in_open_epoch,
-            !self.epochs.closing(),
-            EpochAlreadyClosing,
-            Key::ROOT
-        );
+        check!(run_absent_in_open_epoch: !self.epochs.closing(), else EpochAlreadyClosing(Key::ROOT));
         let (role, operation, end) = self.next_operation()?;
         let [hash] = M::keys(&operation) else {
             return Err(Fault::new(ViolationCode::NotAbsent, Key::ROOT));
         };
         let leaf = leaf::<DEPTH>(hash);
-        check!(
-            run_absent_only_reads,
-            M::role(&operation) == Role::Read,
-            NotAbsent,
-            leaf
-        );
+        check!(run_absent_only_reads: M::role(&operation) == Role::Read, else NotAbsent(leaf));
         let side = *self.cache.above(parent, &leaf)?.side;
         let may_be_there = |key: &Key| *key == leaf || key.is_proper_ancestor_of(&leaf);
         let absent = side.is_none_or(|child| !may_be_there(&child.key));
-        check!(run_absent_proved, absent, NotAbsent, leaf);
+        check!(run_absent_proved: absent, else NotAbsent(leaf));
         execute::<M>(&operation, role, &mut [Commitment::Null]).encode(&mut self.receipt);
         self.finish_operation(end, outputs);
         Ok(())
