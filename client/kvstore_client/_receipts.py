@@ -62,6 +62,10 @@ class Receipt:
         self.ts = ts
         self.outcome = outcome
 
+    def __repr__(self) -> str:
+        state = "provisional" if not self.outcome.settled else "lost" if self.outcome.error else "certified"
+        return f"Receipt(ts={self.ts >> 32}:{self.ts & 0xFFFFFFFF}, {state})"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -16,24 +16,22 @@ It draws its random numbers from the function that it is given, and has no clock
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from kvstore_client import _recovery
 from kvstore_client._certificates import Certificate, Chain, UnverifiedCertificate
 from kvstore_client._crypto import SessionKeys, ephemeral_public
+from kvstore_client._current import Current
 from kvstore_client._errors import (
     ConnectionLostError,
     ForbiddenError,
     IdentityError,
     IntegrityError,
-    KeyRequiredError,
     KVStoreError,
     OutcomeUnknownError,
     ProtocolError,
     RefusedError,
     TransportError,
-    UnknownKeyError,
     ViolationError,
 )
 from kvstore_client._frames import (
@@ -41,14 +39,11 @@ from kvstore_client._frames import (
     Greeting,
     Rejected,
     decode_checkpoint,
-    decode_error,
     encode_certificates,
     encode_frame,
 )
-from kvstore_client._lane import Lane, Turn
 from kvstore_client._messages import (
     AdminOp,
-    FormerSession,
     Role,
     ServerHello,
     UnverifiedResumed,
@@ -58,15 +53,13 @@ from kvstore_client._messages import (
 )
 from kvstore_client._operations import GET, Operation
 from kvstore_client._outcomes import Outcomes
-from kvstore_client._questions import AdminCallback, AdminLine, Callback, HostQuestions
+from kvstore_client._questions import AdminCallback, Callback, HostQuestions
 from kvstore_client._receipts import EpochOutcome, Receipt
+from kvstore_client._refusals import error_from_host, rejection_from_host
 from kvstore_client._violations import UnverifiedViolation
 
 CERTIFICATES_MAX = 4096
 """Certificates asked for at once while catching up: 690 KB."""
-
-_ERROR_TEXT_MAX = 200
-_REJECTED = {1: "unknown session", 2: "bad mac", 3: "bad sequence", 4: "bad generation", 5: "wrong thread"}
 
 
 class Phase(Enum):
@@ -76,18 +69,6 @@ class Phase(Enum):
     HELLO = auto()
     CATCHING_UP = auto()
     READY = auto()
-
-
-@dataclass(slots=True)
-class Current:
-    """The session that operations are sent in."""
-
-    role: Role
-    incarnation: bytes
-    turn: Turn
-    lanes: list[Lane]
-    former_key: bytes
-    admin: AdminLine | None
 
 
 class Session:
@@ -185,7 +166,7 @@ class Session:
             error = ForbiddenError("this client's key may only read")
             operation.call.fail(operation.index, error)
         else:
-            current.lanes[operation.key_hash[0] * len(current.lanes) >> 8].queue.append(operation)
+            current.lane_of(operation).queue.append(operation)
 
     def flush(self) -> None:
         """Make requests of what is queued, as far as the limits of requests in flight allow."""
@@ -220,11 +201,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether an operation or question waits for an answer."""
-        current = self._current
-        if current is None:
-            return False
-        lanes_busy = any(lane.queue or lane.in_flight for lane in current.lanes)
-        return lanes_busy or (current.admin is not None and current.admin.pending)
+        return self._current is not None and self._current.busy
 
     def outcome(self, epoch: int) -> EpochOutcome:
         """The outcome of an epoch of the current incarnation."""
@@ -236,10 +213,8 @@ class Session:
     def abandon(self, error: KVStoreError) -> None:
         """Fail every waiting call. What is in flight stays known, but is not sent again."""
         if self._current is not None:
+            _recovery.fail_all(self._current.waiting(), error)
             for lane in self._current.lanes:
-                for sent in lane.in_flight:
-                    _recovery.fail_all(sent.operations, error)
-                _recovery.fail_all(lane.queue, error)
                 lane.queue.clear()
             if self._current.admin is not None:
                 self._current.admin.fail(error)
@@ -317,9 +292,7 @@ class Session:
     def _send_hello(self) -> None:
         assert self._identity is not None
         self.phase = Phase.HELLO
-        former, current = None, self._current
-        if current is not None:
-            former = FormerSession(current.incarnation, current.turn.session, current.former_key)
+        former = self._current.as_former() if self._current is not None else None
         self._hello_secret = self._random_bytes(32)
         public = ephemeral_public(self._hello_secret)
         self._client_hello = encode_client_hello(self._identity, public, self._client_seed, former)
@@ -360,10 +333,7 @@ class Session:
         again = self._settle_former(former, hello) if former else []
         same_incarnation = former is not None and former.incarnation == hello.incarnation
         after_ts = former.turn.after_ts if former and same_incarnation else 0
-        turn = Turn(hello.session, 1, after_ts, self.chain.epoch + 1)
-        lanes = [Lane(thread, keys.request(thread), keys.receipt(thread), turn) for thread in range(hello.threads)]
-        admin = AdminLine(keys.admin, hello.session)
-        self._current = Current(hello.role, hello.incarnation, turn, lanes, keys.former, admin)
+        self._current = Current.of_hello(hello, keys, after_ts, self.chain.epoch + 1)
         self.phase = Phase.READY
         for operation in again:
             self.submit(operation)
@@ -389,9 +359,7 @@ class Session:
         if self._current is not None:
             self.outcomes.fail_all(OutcomeUnknownError("the connection to the unverified server was lost"))
             again = _recovery.after_session_gone(self._current.lanes)
-        turn = Turn(session=0, generation=1, after_ts=0, epoch_min=0)
-        lanes = [Lane(thread, None, None, turn) for thread in range(greeting.workers)]
-        self._current = Current(Role.WRITE, b"", turn, lanes, b"", None)
+        self._current = Current.of_unverified(greeting.workers)
         self._checkpointed = 0
         self.phase = Phase.READY
         for operation in again:
@@ -456,15 +424,8 @@ class Session:
                 self._resume_rejected = True
                 self._resumes_answered()
             return
-        admin = current.admin
-        if admin is not None and admin.pending and admin.sequence == rejected.sequence:
-            of_a_lane = rejected.thread < len(current.lanes) and any(
-                sent.sequence == rejected.sequence for sent in current.lanes[rejected.thread].in_flight
-            )
-            if not of_a_lane and admin.rejected():
-                return
-        reason = _REJECTED.get(rejected.reason, f"reason {rejected.reason}")
-        raise ConnectionLostError(f"the server says that the monitor rejected a request: {reason}")
+        if not current.explains_rejection(rejected.thread, rejected.sequence):
+            raise rejection_from_host(rejected.reason)
 
     def _on_violation(self, body: bytes) -> None:
         if self._identity is None:
@@ -478,17 +439,4 @@ class Session:
         raise ViolationError(violation, {"violation": body})
 
     def _on_error(self, body: bytes) -> None:
-        code, text = decode_error(body)
-        said = f"the server says: {text[:_ERROR_TEXT_MAX]!r} (error {code})"
-        if code == 4:
-            digits = text[: len(text) - len(text.lstrip("0123456789"))]
-            refusal = int(digits[:3]) if digits else 0
-            if refusal == 5:
-                raise ConnectionLostError(said)
-            kinds = {3: UnknownKeyError, 4: KeyRequiredError}
-            raise kinds.get(refusal, RefusedError)(said, refusal)
-        if code == 6:
-            raise ConnectionLostError(said)
-        if code == 8:
-            raise RefusedError(f"{said}, but showed no violation that the monitor signed", code)
-        raise ProtocolError(said)
+        raise error_from_host(body)
