@@ -4,6 +4,7 @@ import struct
 
 import pytest
 from _harness.client_frames import REQUEST, flipped, recording, rejection
+from _harness.expect import unharmed
 from _harness.service import Service
 from kvstore_client import ConnectionLostError
 from support.frames import Frame, FrameProxy, Link
@@ -52,5 +53,4 @@ async def test_put_that_nobody_sent(shared: Service, wire: FrameProxy, key: byte
         stranger = struct.pack("<Q", 1 << 60) + forged[8:] + bytes(_MAC_BYTES)
         assert await rejection(shared.address, _request_frame(stranger, payload)) == UNKNOWN_SESSION
         assert (await kv.get(key, certified=True)).value == b"honest"
-    status = await shared.status()
-    assert status["violation"] is None
+    await unharmed(shared)

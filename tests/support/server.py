@@ -185,9 +185,16 @@ class Server:
             self.kill()
 
     def command(self, *arguments: str) -> CommandResult:
-        """Run `zetakv ARGUMENTS` against this server, as a person on this machine would."""
+        """Run `zetakv ARGUMENTS` against this server, as its admin on this machine would."""
+        return self._command(*arguments, "--server", self.address, "--key", str(self.admin_key))
+
+    def status(self) -> CommandResult:
+        """`zetakv status --json`, which needs no key."""
+        return self._command("status", "--json", "--server", self.address)
+
+    def _command(self, *arguments: str) -> CommandResult:
         done = subprocess.run(
-            [ZETAKV, *arguments, "--server", self.address, "--key", str(self.admin_key)],
+            [ZETAKV, *arguments],
             env=environment_of(self.home),
             capture_output=True,
             text=True,
@@ -195,10 +202,6 @@ class Server:
             check=False,
         )
         return CommandResult(done.returncode, done.stdout, done.stderr)
-
-    def status(self) -> Any:
-        """`zetakv status --json`."""
-        return self.command("status", "--json").json()
 
     def _running(self) -> Process:
         assert self.process is not None, "the server is not running"

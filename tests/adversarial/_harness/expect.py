@@ -74,7 +74,9 @@ async def caught(
 
 async def reported(service: Service, name: str, key: bytes | None = None) -> None:
     """The operator, too, is told: by the status, and by the exit code of whatever is called next."""
-    status = await service.status()
+    result = await service.status()
+    assert result.code == EXIT_VIOLATION, result
+    status = result.json()
     assert status["state"] == "failed"
     assert status["violation"]["name"] == name
     if key is not None:
@@ -88,5 +90,5 @@ async def unharmed(service: Service) -> None:
     """Nobody was accused, and the service goes on."""
     async with service.client() as kv:
         await kv.put(b"still served", b"1", certified=True)
-    status = await service.status()
-    assert (status["state"], status["violation"]) == ("ok", None)
+    result = await service.status()
+    assert (result.code, result.json()["state"], result.json()["violation"]) == (0, "ok", None)

@@ -50,7 +50,7 @@ class Service:
         """`zetakv ARGUMENTS`, as a person would call it, past every proxy."""
         return await asyncio.to_thread(self.server.command, *arguments)
 
-    async def status(self) -> Any:
+    async def status(self) -> CommandResult:
         return await asyncio.to_thread(self.server.status)
 
     def client(self, through: FrameProxy | None = None, **options: Any) -> AbstractAsyncContextManager[KV]:
