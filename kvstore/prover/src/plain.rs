@@ -1,6 +1,6 @@
 //! The unverified baseline: the same client frames and rows, and no proofs. It shows what verification costs.
 //!
-//! Session 0, generation 1, zero MACs; receipts have the timestamp (epoch, 1). Invariant: a record that is not in memory is what its row in
+//! Session 0, generation 1, zero MACs; receipts have the timestamp (epoch, 1), or the first one after their requests'. Invariant: a record that is not in memory is what its row in
 //! the store says, and null if there is none.
 
 use std::collections::VecDeque;
@@ -79,7 +79,8 @@ impl PlainEngine {
 
     /// Queue the body of a client's request frame.
     pub fn submit(&mut self, origin: u64, body: &[u8]) -> Result<(), Error> {
-        self.submitted.push_back(parse_request(&self.rules, origin, body)?);
+        self.submitted
+            .push_back(parse_request(&self.rules, origin, body)?);
         Ok(())
     }
 
@@ -102,19 +103,29 @@ impl PlainEngine {
                 operations += request.operations.len();
                 self.planned += 1;
             }
-            let planned = self.submitted.iter().take(self.planned).flat_map(|request| &request.operations);
+            let planned = self
+                .submitted
+                .iter()
+                .take(self.planned)
+                .flat_map(|request| &request.operations);
             let keys = planned.map(|operation| operation.operation.key);
-            self.wanted.extend(keys.filter(|key| !self.records.contains_key(key)));
+            self.wanted
+                .extend(keys.filter(|key| !self.records.contains_key(key)));
             self.wanted.sort_unstable();
             self.wanted.dedup();
         }
-        self.wanted.iter().map(|key| value_key(&Key::leaf(*key))).collect()
+        self.wanted
+            .iter()
+            .map(|key| value_key(&Key::leaf(*key)))
+            .collect()
     }
 
     /// The rows for the last `reads`, in its order.
     pub fn supply<R: AsRef<[u8]>>(&mut self, rows: &[Option<R>]) -> Result<(), Error> {
         if rows.len() != self.wanted.len() {
-            return Err(Error::Engine("as many rows must be supplied as were asked for"));
+            return Err(Error::Engine(
+                "as many rows must be supplied as were asked for",
+            ));
         }
         for (key, row) in self.wanted.drain(..).zip(rows) {
             let garbled = |_| Error::Store {
@@ -142,12 +153,17 @@ impl PlainEngine {
         if !self.wanted.is_empty() {
             return Err(NOT_LOADED);
         }
-        for request in self.submitted.drain(..core::mem::take(&mut self.planned)).collect::<Vec<_>>() {
+        for request in self
+            .submitted
+            .drain(..core::mem::take(&mut self.planned))
+            .collect::<Vec<_>>()
+        {
             frames.push((request.origin, self.run(&request)?));
         }
         if self.records.len() > RECORDS_MAX {
-            self.records
-                .retain(|_, record| record.is_listed || record.is_frozen || core::mem::take(&mut record.was_used));
+            self.records.retain(|_, record| {
+                record.is_listed || record.is_frozen || core::mem::take(&mut record.was_used)
+            });
         }
         if self.cut_is_wanted && self.frozen.is_none() {
             self.cut_is_wanted = false;
@@ -158,6 +174,7 @@ impl PlainEngine {
 
     fn run(&mut self, request: &ClientRequest) -> Result<Vec<u8>, Error> {
         let header = &request.header;
+        let clock = Timestamp::new(self.epoch, 1).to_u64();
         let mut values = Vec::new();
         let receipt_header = ReceiptHeader {
             session: header.session,
@@ -165,18 +182,22 @@ impl PlainEngine {
             thread: header.thread,
             count: header.operations,
             sequence: header.sequence,
-            ts: Timestamp::new(self.epoch, 1).to_u64(),
+            ts: clock.max(header.after_ts.saturating_add(1)), // later than all its client has seen, as the monitor's would be
             error: 0,
         };
         let mut receipt = receipt_header.encode().to_vec();
         for operation in &request.operations {
-            let record = self.records.get_mut(&operation.operation.key).ok_or(NOT_LOADED)?;
+            let record = self
+                .records
+                .get_mut(&operation.operation.key)
+                .ok_or(NOT_LOADED)?;
             record.was_used = true;
             let outcome = apply(operation, Role::Admin, &record.leaf)?;
             outcome.result.encode(&mut receipt);
             values.extend(outcome.returned);
             if let Some((commitment, bytes)) = outcome.written {
-                self.dirty_bytes += operation.application_key.len() + bytes.as_ref().map_or(0, |bytes| bytes.len());
+                self.dirty_bytes +=
+                    operation.application_key.len() + bytes.as_ref().map_or(0, |bytes| bytes.len());
                 record.leaf = Leaf {
                     commitment,
                     bytes,
@@ -200,7 +221,11 @@ impl PlainEngine {
         for key in &frozen {
             let record = self.records.get_mut(key).ok_or(NOT_LOADED)?;
             row.clear();
-            encode_record(record.leaf.application_key.as_deref().unwrap_or_default(), record.leaf.value()?, &mut row);
+            encode_record(
+                record.leaf.application_key.as_deref().unwrap_or_default(),
+                record.leaf.value()?,
+                &mut row,
+            );
             pack_row(&value_key(&Key::leaf(*key)), Some(&row), &mut packed);
             record.is_listed = false;
             record.is_frozen = true;
@@ -210,7 +235,10 @@ impl PlainEngine {
         self.frozen = Some(frozen);
         self.packed = Some(packed);
         self.handed_over = Some(self.epoch);
-        self.epoch = self.epoch.checked_add(1).ok_or(Error::Engine("there is no next epoch"))?;
+        self.epoch = self
+            .epoch
+            .checked_add(1)
+            .ok_or(Error::Engine("there is no next epoch"))?;
         self.operations_before_epoch = self.operations;
         Ok(())
     }
@@ -227,12 +255,17 @@ impl PlainEngine {
 
     /// After a cut: the changed rows, packed.
     pub fn take_checkpoint(&mut self) -> Result<Vec<u8>, Error> {
-        self.packed.take().ok_or(Error::Engine("there is no checkpoint to take"))
+        self.packed
+            .take()
+            .ok_or(Error::Engine("there is no checkpoint to take"))
     }
 
     /// The rows that were taken are durable, and reads see them.
     pub fn release_checkpoint(&mut self) -> Result<(), Error> {
-        let frozen = self.frozen.take().ok_or(Error::Engine("there is no checkpoint to release"))?;
+        let frozen = self
+            .frozen
+            .take()
+            .ok_or(Error::Engine("there is no checkpoint to release"))?;
         for key in frozen {
             if let Some(record) = self.records.get_mut(&key) {
                 record.is_frozen = false;
