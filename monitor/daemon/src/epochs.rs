@@ -15,8 +15,8 @@ use crate::clients::Clients;
 use crate::error::Error;
 use crate::failure::violation;
 use crate::identity::{Identity, IncarnationId};
-use crate::register::TrustedRegister;
-use crate::sealed::{SealedState, commitment};
+use crate::register::{Commitment, TrustedRegister};
+use crate::sealed::{SealedState, sealed_hash};
 use crate::sessions::Sessions;
 
 /// What stops an incarnation.
@@ -41,8 +41,8 @@ pub struct Epochs {
     /// All certificates that have been issued.
     history: History,
     /// What the register holds.
-    committed: Hash,
-    /// Commitment to the state that was sealed for the next epoch, until that is certified.
+    committed: Commitment,
+    /// Hash of the state that was sealed for the next epoch, until that is certified.
     sealed: Option<Hash>,
 }
 
@@ -52,7 +52,7 @@ impl Epochs {
         incarnation: IncarnationId,
         threads: u16,
         history: History,
-        committed: Hash,
+        committed: Commitment,
     ) -> Result<Self, Error> {
         Ok(Self {
             incarnation,
@@ -96,7 +96,7 @@ impl Epochs {
         let state = SealedState {
             instance: identity.instance,
             incarnation: self.incarnation,
-            previous: self.committed,
+            previous: self.committed.sealed,
             history: self.history.clone(),
             carried: held.evicted_next,
             root: held.root,
@@ -104,7 +104,7 @@ impl Epochs {
             clients: clients.clone(),
         };
         let sealed = state.seal(&identity.sealing_key)?;
-        self.sealed = Some(commitment(&sealed));
+        self.sealed = Some(sealed_hash(&sealed));
         Ok(Some((held.epoch, sealed)))
     }
 
@@ -123,8 +123,12 @@ impl Epochs {
                 NO_THREAD,
                 epoch,
             )))?;
-        register.commit(&self.committed, &sealed)?;
-        self.committed = sealed;
+        let commitment = Commitment {
+            sealed,
+            incarnation: self.incarnation,
+        };
+        register.commit(&self.committed, &commitment)?;
+        self.committed = commitment;
         self.sealed = None;
         let (certificate, history) = self.history.certify(identity, &self.incarnation)?;
         self.history = history;

@@ -96,10 +96,11 @@ impl Origin {
     fn find(
         monitor: &Monitor,
         register: &mut dyn TrustedRegister,
+        id: &IncarnationId,
         sealed: &[u8],
     ) -> Result<Self, NotStarted> {
         let identity = monitor.identity();
-        let Some(state) = accept(sealed, identity, register)? else {
+        let Some(state) = accept(sealed, id, identity, register)? else {
             return Ok(Self {
                 history: History::default(),
                 last_certificate: None,
@@ -129,8 +130,8 @@ impl<'a> Incarnation<'a> {
         start: &Start<'_>,
         events: &SyncSender<Event>,
     ) -> Result<(Self, Reply), NotStarted> {
-        let origin = Origin::find(monitor, register, start.sealed)?;
         let id: IncarnationId = random()?;
+        let origin = Origin::find(monitor, register, &id, start.sealed)?;
         let certified_epoch = origin.history.epoch;
         let clocks = Arc::new(Clocks::new(certified_epoch).ok_or(Error::NoMoreEpochs)?);
         let over = Arc::new(AtomicBool::new(false));

@@ -1,4 +1,4 @@
-//! The trusted register: one hash that the host cannot put back, the commitment to the latest sealed state.
+//! The trusted register: the one thing that the host cannot put back. It commits to the latest sealed state, and to the latest start.
 //!
 //! A sealed state is only as fresh as this register. [`FileRegister`] keeps it in the monitor's own state directory: that protects
 //! against the *store* being put back to an older copy. It does not protect against whoever can put back the monitor's directory itself;
@@ -9,22 +9,36 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use zetakv_verifier::codec::Reader;
 use zetakv_verifier::value::Hash;
 
 use crate::error::Error;
-use crate::identity::Secret;
+use crate::identity::{IncarnationId, Secret};
 
-/// Holds the commitment to the latest sealed state.
+/// What is committed to.
+///
+/// The incarnation is what makes a start final: a state that an earlier incarnation sealed, and that the host kept back, is no longer
+/// accepted once another incarnation has begun without it and has told clients what took effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commitment {
+    /// Hash of the latest sealed state.
+    pub sealed: Hash,
+    /// The latest incarnation: only what it seals may come next. Zeros before the first.
+    pub incarnation: IncarnationId,
+}
+
+/// Holds the latest commitment.
 pub trait TrustedRegister: Send {
     /// The commitment.
-    fn read(&self) -> Result<Hash, Error>;
+    fn read(&self) -> Result<Commitment, Error>;
 
     /// Replace `expected` by `new`, durably. When this returns an error, the register holds one of the two.
-    fn commit(&mut self, expected: &Hash, new: &Hash) -> Result<(), Error>;
+    fn commit(&mut self, expected: &Commitment, new: &Commitment) -> Result<(), Error>;
 }
 
 const MAGIC: &[u8; 4] = b"ZKR1";
-const FILE_BYTES: usize = MAGIC.len() + 32 + 32;
+const COVERED_BYTES: usize = MAGIC.len() + 32 + 16;
+const FILE_BYTES: usize = COVERED_BYTES + 32;
 
 /// A register in a file, authenticated by a key that is derived from the root secret.
 pub struct FileRegister {
@@ -39,22 +53,23 @@ impl FileRegister {
     }
 
     /// Write the first commitment, over whatever is there.
-    pub fn initialize(&self, commitment: &Hash) -> Result<(), Error> {
+    pub fn initialize(&self, commitment: &Commitment) -> Result<(), Error> {
         replace_file(&self.path, &self.encode(commitment))
     }
 
-    fn encode(&self, commitment: &Hash) -> [u8; FILE_BYTES] {
+    fn encode(&self, commitment: &Commitment) -> [u8; FILE_BYTES] {
         let mut bytes = [0; FILE_BYTES];
         bytes[..4].copy_from_slice(MAGIC);
-        bytes[4..36].copy_from_slice(commitment);
-        let mac = blake3::keyed_hash(&self.key, &bytes[..36]);
-        bytes[36..].copy_from_slice(mac.as_bytes());
+        bytes[4..36].copy_from_slice(&commitment.sealed);
+        bytes[36..COVERED_BYTES].copy_from_slice(&commitment.incarnation);
+        let mac = blake3::keyed_hash(&self.key, &bytes[..COVERED_BYTES]);
+        bytes[COVERED_BYTES..].copy_from_slice(mac.as_bytes());
         bytes
     }
 }
 
 impl TrustedRegister for FileRegister {
-    fn read(&self) -> Result<Hash, Error> {
+    fn read(&self) -> Result<Commitment, Error> {
         let problem = |problem| Error::State {
             path: self.path.clone(),
             problem,
@@ -77,10 +92,14 @@ impl TrustedRegister for FileRegister {
                 "the trusted register is corrupt, or belongs to another root.key; restore the file",
             )
         };
-        let commitment: Hash = bytes
-            .get(4..36)
-            .and_then(|hash| hash.try_into().ok())
-            .ok_or_else(corrupt)?;
+        let mut reader = Reader::new(bytes.get(MAGIC.len()..).unwrap_or_default());
+        let (Ok(sealed), Ok(incarnation)) = (reader.array(), reader.array()) else {
+            return Err(corrupt());
+        };
+        let commitment = Commitment {
+            sealed: *sealed,
+            incarnation: *incarnation,
+        };
         // blake3's Hash compares in constant time
         let expected = blake3::hash(&self.encode(&commitment));
         if blake3::hash(&bytes) == expected {
@@ -90,7 +109,7 @@ impl TrustedRegister for FileRegister {
         }
     }
 
-    fn commit(&mut self, expected: &Hash, new: &Hash) -> Result<(), Error> {
+    fn commit(&mut self, expected: &Commitment, new: &Commitment) -> Result<(), Error> {
         if self.read()? != *expected {
             return Err(Error::RegisterChanged);
         }
@@ -126,6 +145,13 @@ mod tests {
     use super::*;
     use crate::scratch::Scratch;
 
+    fn to(byte: u8) -> Commitment {
+        Commitment {
+            sealed: [byte; 32],
+            incarnation: [byte; 16],
+        }
+    }
+
     fn register(scratch: &Scratch, key: u8) -> FileRegister {
         FileRegister::new(scratch.path().join("register"), Secret::new([key; 32]))
     }
@@ -134,9 +160,9 @@ mod tests {
     fn holds_the_last_commitment() -> Result<(), Error> {
         let scratch = Scratch::new("register");
         let mut first = register(&scratch, 1);
-        first.initialize(&[0; 32])?;
-        first.commit(&[0; 32], &[1; 32])?;
-        assert_eq!(register(&scratch, 1).read()?, [1; 32]);
+        first.initialize(&to(0))?;
+        first.commit(&to(0), &to(1))?;
+        assert_eq!(register(&scratch, 1).read()?, to(1));
         Ok(())
     }
 
@@ -144,12 +170,12 @@ mod tests {
     fn refuses_to_replace_what_it_does_not_hold() -> Result<(), Error> {
         let scratch = Scratch::new("register");
         let mut one = register(&scratch, 1);
-        one.initialize(&[0; 32])?;
+        one.initialize(&to(0))?;
         assert!(matches!(
-            one.commit(&[9; 32], &[1; 32]),
+            one.commit(&to(9), &to(1)),
             Err(Error::RegisterChanged)
         ));
-        assert_eq!(one.read()?, [0; 32]);
+        assert_eq!(one.read()?, to(0));
         Ok(())
     }
 
@@ -157,7 +183,7 @@ mod tests {
     fn every_changed_byte_and_length_is_noticed() -> Result<(), Error> {
         let scratch = Scratch::new("register");
         let one = register(&scratch, 1);
-        one.initialize(&[7; 32])?;
+        one.initialize(&to(7))?;
         let path = scratch.path().join("register");
         let good = fs::read(&path).map_err(Error::file("read", &path))?;
         for index in 0..good.len() {
@@ -175,7 +201,7 @@ mod tests {
             assert!(one.read().is_err(), "{} bytes", bad.len());
         }
         replace_file(&path, &good)?;
-        assert_eq!(one.read()?, [7; 32]);
+        assert_eq!(one.read()?, to(7));
         assert!(register(&scratch, 2).read().is_err(), "another key");
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! The sealed state: all that the monitor must know again after a restart, encrypted for itself, kept by the host.
 //!
-//! Invariant: a sealed state names its predecessor by hash, and the trusted register commits to the latest. So there is one line of sealed
-//! states, and the host can neither change one, nor offer an older one, nor take a branch twice.
+//! Invariant: a sealed state names its predecessor by hash, and the trusted register commits to the latest, and to the incarnation that
+//! may make the next. So there is one line of sealed states, and the host can neither change one, nor offer an older one, nor come back to
+//! a branch after an incarnation has begun on another.
 //!
 //! Layout: `nonce: b[24]`, then XChaCha20-Poly1305 of the fields in the order of [`SealedState`]. The nonce is random: an epoch can be
 //! sealed again after a crash with other content, so it must not be derived from the epoch.
@@ -19,7 +20,7 @@ use crate::clients::Clients;
 use crate::domain::Domain;
 use crate::error::Error;
 use crate::identity::{Identity, IncarnationId, InstanceId, Secret, random};
-use crate::register::TrustedRegister;
+use crate::register::{Commitment, TrustedRegister};
 use crate::sessions::EndedSessions;
 
 const ASSOCIATED_DATA: &[u8] = b"zetakv/1 sealed state";
@@ -33,7 +34,7 @@ pub struct SealedState {
     pub instance: InstanceId,
     /// The incarnation that the epoch ran in.
     pub incarnation: IncarnationId,
-    /// Commitment to the sealed state of the epoch before.
+    /// Hash of the sealed state of the epoch before.
     pub previous: Hash,
     /// The certificates of all epochs before this one.
     pub history: History,
@@ -47,14 +48,14 @@ pub struct SealedState {
     pub clients: Clients,
 }
 
-/// The commitment to a sealed state.
-pub fn commitment(sealed: &[u8]) -> Hash {
+/// The hash of a sealed state.
+pub fn sealed_hash(sealed: &[u8]) -> Hash {
     Domain::Sealed.hash(&[sealed])
 }
 
-/// The commitment of an instance that has no sealed state yet: that to the empty one.
-pub fn genesis_commitment() -> Hash {
-    commitment(&[])
+/// The hash of the sealed state of an instance that has none yet: that of the empty one.
+pub fn genesis_hash() -> Hash {
+    sealed_hash(&[])
 }
 
 impl SealedState {
@@ -162,21 +163,28 @@ impl From<Error> for NotStarted {
 
 /// Accept the sealed state that a host offers at start, if it is the latest: `None` is the empty one of an instance without any yet.
 ///
-/// The register commits to it, or to its predecessor: then the host stored it and stopped before saying so, and the register moves on now.
+/// It is the one that the register commits to; or the one after it, made by the latest incarnation: then the host stored it, and stopped
+/// before saying so. Either way the register moves on to the new incarnation, before that answers anybody.
 pub fn accept(
     offered: &[u8],
+    incarnation: &IncarnationId,
     identity: &Identity,
     register: &mut dyn TrustedRegister,
 ) -> Result<Option<SealedState>, NotStarted> {
     let committed = register.read()?;
+    let start = Commitment {
+        sealed: sealed_hash(offered),
+        incarnation: *incarnation,
+    };
     if offered.is_empty() {
-        if committed == genesis_commitment() {
-            return Ok(None);
+        if committed.sealed != start.sealed {
+            return Err(NotStarted::Refused(
+                ViolationCode::Rollback,
+                "the store is empty, but this monitor has certified epochs of it: it was lost, or replaced".to_owned(),
+            ));
         }
-        return Err(NotStarted::Refused(
-            ViolationCode::Rollback,
-            "the store is empty, but this monitor has certified epochs of it: it was lost, or replaced".to_owned(),
-        ));
+        register.commit(&committed, &start)?;
+        return Ok(None);
     }
     let state = SealedState::open(offered, &identity.sealing_key)
         .ok()
@@ -184,25 +192,23 @@ pub fn accept(
         .ok_or_else(|| {
             NotStarted::Refused(
                 ViolationCode::SealedStateInvalid,
-                "the sealed state was changed, or is not of this monitor (is it another store's, or the monitor's state directory?)"
+                "the sealed state was changed, or is not of this monitor: is it another store's, or the monitor's state directory?"
                     .to_owned(),
             )
         })?;
-    let offered_commitment = commitment(offered);
-    if committed == offered_commitment {
-        return Ok(Some(state));
+    let is_latest = committed.sealed == start.sealed;
+    let is_next = committed.sealed == state.previous && committed.incarnation == state.incarnation;
+    if !is_latest && !is_next {
+        return Err(NotStarted::Refused(
+            ViolationCode::Rollback,
+            format!(
+                "the store was put back: its sealed state is of epoch {}, and this monitor has gone on from another, or a later one",
+                state.epoch()?
+            ),
+        ));
     }
-    if committed == state.previous {
-        register.commit(&committed, &offered_commitment)?;
-        return Ok(Some(state));
-    }
-    Err(NotStarted::Refused(
-        ViolationCode::Rollback,
-        format!(
-            "the store was put back: its sealed state is of epoch {}, and this monitor has committed to another, later one",
-            state.epoch()?
-        ),
-    ))
+    register.commit(&committed, &start)?;
+    Ok(Some(state))
 }
 
 #[cfg(test)]
@@ -210,6 +216,8 @@ mod tests {
     use super::*;
     use crate::register::FileRegister;
     use crate::scratch::Scratch;
+
+    const INCARNATION: IncarnationId = [2; 16];
 
     fn identity() -> Identity {
         Identity::derive(&Secret::new([1; 32]))
@@ -222,7 +230,7 @@ mod tests {
     fn state(previous: Hash, history: History) -> SealedState {
         SealedState {
             instance: identity().instance,
-            incarnation: [2; 16],
+            incarnation: INCARNATION,
             previous,
             history,
             carried: Sum::from_bytes([9; 16]),
@@ -235,26 +243,29 @@ mod tests {
     /// The sealed states of epochs 1 to 3.
     fn line() -> Result<[Vec<u8>; 3], Error> {
         let key = identity().sealing_key;
-        let mut previous = genesis_commitment();
+        let mut previous = genesis_hash();
         let mut history = History::default();
         let mut line = [const { Vec::new() }; 3];
         for sealed in &mut line {
-            let next = history.certify(&identity(), &[2; 16])?.1;
+            let next = history.certify(&identity(), &INCARNATION)?.1;
             *sealed = state(previous, history).seal(&key)?;
-            previous = commitment(sealed);
+            previous = sealed_hash(sealed);
             history = next;
         }
         Ok(line)
     }
 
-    fn register(scratch: &Scratch, commitment: &Hash) -> Result<FileRegister, Error> {
+    fn register(scratch: &Scratch, sealed: Hash) -> Result<FileRegister, Error> {
         let register = FileRegister::new(scratch.path().join("register"), identity().register_key);
-        register.initialize(commitment)?;
+        register.initialize(&Commitment {
+            sealed,
+            incarnation: INCARNATION,
+        })?;
         Ok(register)
     }
 
     fn refusal(offered: &[u8], register: &mut FileRegister) -> Option<ViolationCode> {
-        match accept(offered, &identity(), register) {
+        match accept(offered, &[3; 16], &identity(), register) {
             Err(NotStarted::Refused(code, _)) => Some(code),
             _ => None,
         }
@@ -315,13 +326,13 @@ mod tests {
     fn the_latest_and_the_one_after_it_are_accepted() -> Result<(), Error> {
         let scratch = Scratch::new("sealed");
         let [first, second, third] = line()?;
-        let mut register = register(&scratch, &genesis_commitment())?;
+        let mut register = register(&scratch, genesis_hash())?;
         for offered in [&first, &first, &second] {
-            let accepted = accept(offered, &identity(), &mut register);
+            let accepted = accept(offered, &INCARNATION, &identity(), &mut register);
             assert!(matches!(accepted, Ok(Some(_))));
             assert_eq!(
-                register.read()?,
-                commitment(offered),
+                register.read()?.sealed,
+                sealed_hash(offered),
                 "the register moves on"
             );
         }
@@ -330,9 +341,9 @@ mod tests {
             Some(ViolationCode::Rollback)
         );
         assert_eq!(refusal(&[], &mut register), Some(ViolationCode::Rollback));
-        assert_eq!(register.read()?, commitment(&second));
+        assert_eq!(register.read()?.sealed, sealed_hash(&second));
         assert!(matches!(
-            accept(&third, &identity(), &mut register),
+            accept(&third, &INCARNATION, &identity(), &mut register),
             Ok(Some(_))
         ));
         Ok(())
@@ -343,7 +354,7 @@ mod tests {
         let scratch = Scratch::new("sealed");
         let [first, second, third] = line()?;
         let [other_first, ..] = line()?; // of the same epoch, under another nonce
-        let mut register = register(&scratch, &commitment(&first))?;
+        let mut register = register(&scratch, sealed_hash(&first))?;
         assert_eq!(
             refusal(&third, &mut register),
             Some(ViolationCode::Rollback)
@@ -353,24 +364,43 @@ mod tests {
             Some(ViolationCode::Rollback)
         );
         assert!(matches!(
-            accept(&second, &identity(), &mut register),
+            accept(&second, &INCARNATION, &identity(), &mut register),
             Ok(Some(_))
         ));
         Ok(())
     }
 
     #[test]
+    fn a_state_that_was_kept_back_is_refused_after_a_start_without_it() -> Result<(), Error> {
+        let scratch = Scratch::new("sealed");
+        let [first, second, _] = line()?;
+        let mut register = register(&scratch, sealed_hash(&first))?;
+        assert!(matches!(
+            accept(&first, &[3; 16], &identity(), &mut register),
+            Ok(Some(_))
+        ));
+        assert_eq!(
+            refusal(&second, &mut register),
+            Some(ViolationCode::Rollback)
+        );
+        Ok(())
+    }
+
+    #[test]
     fn empty_is_for_a_fresh_instance_and_garbage_is_named() -> Result<(), Error> {
         let scratch = Scratch::new("sealed");
-        let mut register = register(&scratch, &genesis_commitment())?;
-        assert!(matches!(accept(&[], &identity(), &mut register), Ok(None)));
+        let mut register = register(&scratch, genesis_hash())?;
+        assert!(matches!(
+            accept(&[], &INCARNATION, &identity(), &mut register),
+            Ok(None)
+        ));
         for garbage in [vec![0], vec![7; 24], vec![7; 500]] {
             assert_eq!(
                 refusal(&garbage, &mut register),
                 Some(ViolationCode::SealedStateInvalid)
             );
         }
-        let mut foreign = state(genesis_commitment(), History::default());
+        let mut foreign = state(genesis_hash(), History::default());
         foreign.instance = [8; 16];
         let foreign = foreign.seal(&identity().sealing_key)?;
         assert_eq!(

@@ -3,7 +3,7 @@
 //! | file | holds | mode |
 //! |---|---|---|
 //! | `root.key` | the root secret, 32 random bytes; everything else is derived from it | 0600 |
-//! | `register` | the commitment to the latest sealed state | 0600 |
+//! | `register` | the commitment to the latest sealed state and start | 0600 |
 //! | `admin.key` | `zetakv-key-1 <hex of the Ed25519 seed>`: the first client of a fresh instance. May be moved away once an epoch is certified | 0600 |
 //! | `fingerprint` | the public identity key in hex, for clients to pin | 0600 |
 //! | `lock` | nothing: held while a monitor runs, since two with one root secret could certify two versions of an epoch | |
@@ -20,9 +20,11 @@ use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::identity::{Identity, KEY_BYTES, PublicKey, Secret, from_hex, random, to_hex};
-use crate::register::{FileRegister, TrustedRegister as _, replace_file};
-use crate::sealed;
+use crate::identity::{
+    Identity, IncarnationId, KEY_BYTES, PublicKey, Secret, from_hex, random, to_hex,
+};
+use crate::register::{Commitment, FileRegister, TrustedRegister as _, replace_file};
+use crate::sealed::genesis_hash;
 
 const ADMIN_KEY_PREFIX: &str = "zetakv-key-1 ";
 /// Bytes of any file here at the most: what is longer is not ours.
@@ -77,7 +79,7 @@ impl StateDirectory {
         if read_file(&fingerprint_path)?.is_none_or(|old| *old != fingerprint.as_bytes()) {
             replace_file(&fingerprint_path, fingerprint.as_bytes())?;
         }
-        if directory.register().read()? == sealed::genesis_commitment() {
+        if directory.register().read()?.sealed == genesis_hash() {
             directory.first_admin()?; // so that the operator has the key before the first start
         }
         Ok(directory)
@@ -124,9 +126,17 @@ fn register_in(directory: &Path, identity: &Identity) -> FileRegister {
 
 fn create_root(directory: &Path, root_path: &Path) -> Result<Secret, Error> {
     let root = Secret::new(random()?);
-    register_in(directory, &Identity::derive(&root)).initialize(&sealed::genesis_commitment())?;
+    register_in(directory, &Identity::derive(&root)).initialize(&genesis())?;
     replace_file(root_path, root.as_slice())?;
     Ok(root)
+}
+
+/// Before the first start.
+fn genesis() -> Commitment {
+    Commitment {
+        sealed: genesis_hash(),
+        incarnation: IncarnationId::default(),
+    }
 }
 
 fn root_from(bytes: &[u8]) -> Option<Secret> {
@@ -246,7 +256,7 @@ mod tests {
             fs::remove_file(scratch.path().join(file)).expect("exists");
         }
         let directory = StateDirectory::open(scratch.path())?;
-        assert_eq!(directory.register().read()?, sealed::genesis_commitment());
+        assert_eq!(directory.register().read()?, genesis());
         Ok(())
     }
 
@@ -268,9 +278,13 @@ mod tests {
     fn the_admin_key_is_not_created_again_for_an_instance_in_use() -> Result<(), Error> {
         let scratch = Scratch::new("state");
         let directory = StateDirectory::open(scratch.path())?;
-        directory
-            .register()
-            .commit(&sealed::genesis_commitment(), &[1; 32])?;
+        directory.register().commit(
+            &genesis(),
+            &Commitment {
+                sealed: [1; 32],
+                ..genesis()
+            },
+        )?;
         drop(directory);
         fs::remove_file(scratch.path().join("admin.key")).expect("exists");
         drop(StateDirectory::open(scratch.path())?);

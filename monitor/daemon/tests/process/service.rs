@@ -211,6 +211,47 @@ fn one_thread_through_epochs_restarts_and_rollbacks() {
     assert_eq!(started_again.certificate, started.certificate);
 }
 
+#[test]
+fn a_sealed_state_that_was_kept_back_does_not_come_back() {
+    let scratch = Scratch::new();
+    let monitor = MonitorProcess::start(&scratch, &[]);
+    let admin = scratch.admin_key();
+    let (mut control, _) = Control::start(&monitor, 1, &[]);
+    let mut log = Log::open(&monitor, 0);
+    cut(&mut log, 1, &[]);
+    let first = control.sealed(1);
+    control.durable(1);
+    let client =
+        Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).expect("the admin");
+    log.process(&[add_first(leaf(b"k"))]);
+    put_and_get(&mut log, &client, 0, 1, b"k", b"v");
+    let drained = Entry::EvictBlumMerkle {
+        slot: 1,
+        parent: 0,
+        ts: at(3, 0),
+    };
+    cut(&mut log, 2, &[drained]);
+    let second = control.sealed(2);
+    drop((control, log));
+
+    // the host starts without the second, and has the client told that nothing of its session took effect
+    let (mut control, _) = Control::start(&monitor, 1, &first);
+    let former = client.former();
+    let told = Client::open(
+        &mut control,
+        &monitor.fingerprint,
+        Some(&admin),
+        Some(&former),
+    )
+    .expect("the admin");
+    assert_eq!(told.former_status, 2);
+    drop(control);
+    // so that cannot come back, and be certified
+    assert_eq!(Control::start_refused(&monitor, &second), ROLLBACK);
+    let (_control, started) = Control::start(&monitor, 1, &first);
+    assert_eq!(started.epoch, 2);
+}
+
 fn certificate_hash(certificate: &[u8]) -> Box<[u8; 32]> {
     let mut key = [0; 32];
     key[..20].copy_from_slice(b"zetakv/1 certificate");
