@@ -79,8 +79,7 @@ impl PlainEngine {
 
     /// Queue the body of a client's request frame.
     pub fn submit(&mut self, origin: u64, body: &[u8]) -> Result<(), Error> {
-        self.submitted
-            .push_back(parse_request(&self.rules, origin, body)?);
+        self.submitted.push_back(parse_request(&self.rules, origin, body)?);
         Ok(())
     }
 
@@ -109,23 +108,17 @@ impl PlainEngine {
                 .take(self.planned)
                 .flat_map(|request| &request.operations);
             let keys = planned.map(|operation| operation.operation.key);
-            self.wanted
-                .extend(keys.filter(|key| !self.records.contains_key(key)));
+            self.wanted.extend(keys.filter(|key| !self.records.contains_key(key)));
             self.wanted.sort_unstable();
             self.wanted.dedup();
         }
-        self.wanted
-            .iter()
-            .map(|key| value_key(&Key::leaf(*key)))
-            .collect()
+        self.wanted.iter().map(|key| value_key(&Key::leaf(*key))).collect()
     }
 
     /// The rows for the last `reads`, in its order.
     pub fn supply<R: AsRef<[u8]>>(&mut self, rows: &[Option<R>]) -> Result<(), Error> {
         if rows.len() != self.wanted.len() {
-            return Err(Error::Engine(
-                "as many rows must be supplied as were asked for",
-            ));
+            return Err(Error::Engine("as many rows must be supplied as were asked for"));
         }
         for (key, row) in self.wanted.drain(..).zip(rows) {
             let garbled = |_| Error::Store {
@@ -161,9 +154,8 @@ impl PlainEngine {
             frames.push((request.origin, self.run(&request)?));
         }
         if self.records.len() > RECORDS_MAX {
-            self.records.retain(|_, record| {
-                record.is_listed || record.is_frozen || core::mem::take(&mut record.was_used)
-            });
+            self.records
+                .retain(|_, record| record.is_listed || record.is_frozen || core::mem::take(&mut record.was_used));
         }
         if self.cut_is_wanted && self.frozen.is_none() {
             self.cut_is_wanted = false;
@@ -187,17 +179,13 @@ impl PlainEngine {
         };
         let mut receipt = receipt_header.encode().to_vec();
         for operation in &request.operations {
-            let record = self
-                .records
-                .get_mut(&operation.operation.key)
-                .ok_or(NOT_LOADED)?;
+            let record = self.records.get_mut(&operation.operation.key).ok_or(NOT_LOADED)?;
             record.was_used = true;
             let outcome = apply(operation, Role::Admin, &record.leaf)?;
             outcome.result.encode(&mut receipt);
             values.extend(outcome.returned);
             if let Some((commitment, bytes)) = outcome.written {
-                self.dirty_bytes +=
-                    operation.application_key.len() + bytes.as_ref().map_or(0, |bytes| bytes.len());
+                self.dirty_bytes += operation.application_key.len() + bytes.as_ref().map_or(0, |bytes| bytes.len());
                 record.leaf = Leaf {
                     commitment,
                     bytes,
