@@ -117,7 +117,9 @@ impl Cache {
         for _ in 0..2 * self.slots.len() {
             let slot = self.hand;
             self.hand = (self.hand + 1) % self.slots.len();
-            let Some(occupant) = &mut self.slots[slot] else { continue };
+            let Some(occupant) = &mut self.slots[slot] else {
+                continue;
+            };
             let slot = slot as Slot; // slots are counted in u32
             if !occupant.is_free_of_links() || slot == ROOT_SLOT || slot == pinned {
                 continue;

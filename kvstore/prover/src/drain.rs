@@ -60,7 +60,8 @@ impl Drain {
     pub fn plan(&mut self, mirror: &Mirror, wanted: &mut Wanted) -> Result<(), Error> {
         if self.done == self.planned {
             self.planned = self.worklist.len().min(self.done + WINDOW_RECORDS);
-            self.unplanned.extend_from_slice(&self.worklist[self.done..self.planned]);
+            self.unplanned
+                .extend_from_slice(&self.worklist[self.done..self.planned]);
         }
         let mut still_unplanned = Vec::new();
         for id in self.unplanned.drain(..) {
@@ -150,7 +151,10 @@ fn missing(mirror: &Mirror, id: RecordId, path: &mut Vec<RecordId>) -> Result<Op
         return Ok(Some(record.key));
     }
     let comes_from_blum = match record.place {
-        Place::Cached(slot) => mirror.cache.get(slot).is_some_and(|occupant| occupant.added_by == AddedBy::Blum),
+        Place::Cached(slot) => mirror
+            .cache
+            .get(slot)
+            .is_some_and(|occupant| occupant.added_by == AddedBy::Blum),
         Place::Blum { .. } | Place::Merkle => true,
     };
     if !(record.goes_cold && comes_from_blum) {
@@ -171,7 +175,9 @@ fn in_post_order(records: &Records) -> Vec<RecordId> {
     let known = records.iter().filter(|(_, record)| record.place != Place::Merkle);
     let mut sorted: Vec<(u64, RecordId)> = known.map(|(id, record)| (first_bits(&record.key), id)).collect();
     sorted.sort_unstable_by(|(bits_a, a), (bits_b, b)| {
-        bits_a.cmp(bits_b).then_with(|| records.get(*a).key.cmp_post_order(&records.get(*b).key))
+        bits_a
+            .cmp(bits_b)
+            .then_with(|| records.get(*a).key.cmp_post_order(&records.get(*b).key))
     });
     sorted.into_iter().map(|(_, id)| id).collect()
 }
@@ -230,5 +236,8 @@ fn is_passing_node(mirror: &Mirror, id: RecordId) -> bool {
     let Place::Cached(slot) = mirror.records.get(id).place else {
         return false;
     };
-    mirror.cache.get(slot).is_some_and(|occupant| occupant.added_by != AddedBy::Blum && !mirror.is_hot(occupant))
+    mirror
+        .cache
+        .get(slot)
+        .is_some_and(|occupant| occupant.added_by != AddedBy::Blum && !mirror.is_hot(occupant))
 }

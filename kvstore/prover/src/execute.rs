@@ -44,7 +44,8 @@ impl Mirror {
                 let outcome = apply(operation, role, leaf)?;
                 values.extend(outcome.returned);
                 if let Some((commitment, bytes)) = outcome.written {
-                    self.records.write_leaf(id, commitment, bytes, &operation.application_key);
+                    self.records
+                        .write_leaf(id, commitment, bytes, &operation.application_key);
                 }
                 Ok(())
             }

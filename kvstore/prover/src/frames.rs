@@ -80,11 +80,17 @@ pub fn parse_request(rules: &FrameRules, origin: u64, body: &[u8]) -> Result<Cli
         .map_err(|_| Error::malformed("the request is too short for its header, or longer than 65,536 bytes"))?;
     let header = parts.header;
     if header.thread != rules.thread {
-        let text = format!("the request is for thread {}, and this is thread {}", header.thread, rules.thread);
+        let text = format!(
+            "the request is for thread {}, and this is thread {}",
+            header.thread, rules.thread
+        );
         return Err(Error::malformed(text));
     }
     if header.operations == 0 || header.operations > OPERATIONS_PER_REQUEST_MAX {
-        let text = format!("a request has 1 to {OPERATIONS_PER_REQUEST_MAX} operations, this one {}", header.operations);
+        let text = format!(
+            "a request has 1 to {OPERATIONS_PER_REQUEST_MAX} operations, this one {}",
+            header.operations
+        );
         return Err(Error::malformed(text));
     }
     let mut encoded = Reader::new(parts.operations);
@@ -94,8 +100,12 @@ pub fn parse_request(rules: &FrameRules, origin: u64, body: &[u8]) -> Result<Cli
             .map_err(|_| Error::malformed(format!("operation {index} of the request is malformed")))?;
         operations.push(read_payload(rules, index, operation, &mut reader)?);
     }
-    encoded.end().map_err(|_| Error::malformed("the request goes on after its last operation"))?;
-    reader.end().map_err(|_| Error::malformed("the frame goes on after its last value"))?;
+    encoded
+        .end()
+        .map_err(|_| Error::malformed("the request goes on after its last operation"))?;
+    reader
+        .end()
+        .map_err(|_| Error::malformed("the frame goes on after its last value"))?;
     Ok(ClientRequest {
         origin,
         header,
@@ -119,14 +129,21 @@ fn read_payload(
     let length = usize::from(reader.u16().map_err(ends)?);
     let application_key = reader.take(length).map_err(ends)?;
     if length > rules.key_bytes_max {
-        let text = format!("the key of operation {index} has {length} bytes, at most {} are allowed", rules.key_bytes_max);
+        let text = format!(
+            "the key of operation {index} has {length} bytes, at most {} are allowed",
+            rules.key_bytes_max
+        );
         return Err(Error::payload(text));
     }
     if blake3::hash(application_key).as_bytes() != &operation.key {
-        return Err(Error::payload(format!("the key of operation {index} does not have the hash that the request names")));
+        return Err(Error::payload(format!(
+            "the key of operation {index} does not have the hash that the request names"
+        )));
     }
     if partitions::thread_of(&Key::leaf(operation.key), rules.threads) != rules.thread {
-        return Err(Error::malformed(format!("the key of operation {index} belongs to another thread")));
+        return Err(Error::malformed(format!(
+            "the key of operation {index} belongs to another thread"
+        )));
     }
     let bytes = match operation.action.new_commitment() {
         Some(commitment @ Commitment::Digest(length, _)) => {
@@ -154,11 +171,15 @@ fn read_payload(
 
 /// Read the body of a resume frame.
 pub fn parse_resume(rules: &FrameRules, origin: u64, body: &[u8]) -> Result<ClientResume, Error> {
-    let resume: &[u8; RESUME_BYTES] =
-        body.try_into().map_err(|_| Error::malformed(format!("a resume has {RESUME_BYTES} bytes")))?;
+    let resume: &[u8; RESUME_BYTES] = body
+        .try_into()
+        .map_err(|_| Error::malformed(format!("a resume has {RESUME_BYTES} bytes")))?;
     let parts = UnverifiedResume::split(resume).map_err(|_| Error::malformed("the resume's padding is not zero"))?;
     if parts.thread != rules.thread {
-        let text = format!("the resume is for thread {}, and this is thread {}", parts.thread, rules.thread);
+        let text = format!(
+            "the resume is for thread {}, and this is thread {}",
+            parts.thread, rules.thread
+        );
         return Err(Error::malformed(text));
     }
     Ok(ClientResume {
@@ -191,7 +212,12 @@ pub fn receipt_frame(rules: &FrameRules, receipt: &[u8], values: &[ResultBytes])
 
 /// The frame that tells a client that its request, or its resume (sequence 0), was rejected.
 pub fn rejected_frame(session: u64, thread: ThreadId, sequence: u64, reason: u8) -> Vec<u8> {
-    let parts: [&[u8]; 4] = [&session.to_le_bytes(), &thread.to_le_bytes(), &sequence.to_le_bytes(), &[reason]];
+    let parts: [&[u8]; 4] = [
+        &session.to_le_bytes(),
+        &thread.to_le_bytes(),
+        &sequence.to_le_bytes(),
+        &[reason],
+    ];
     frame(REJECTED_FRAME, &parts)
 }
 

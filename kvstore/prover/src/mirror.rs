@@ -177,7 +177,14 @@ impl Mirror {
         let id = self.records.insert_new(key, application_key);
         self.add_merkle(id, slot, parent)?;
         let hash = NO_HASH;
-        sides.set_side(direction, Child { key, hash, in_blum: false });
+        sides.set_side(
+            direction,
+            Child {
+                key,
+                hash,
+                in_blum: false,
+            },
+        );
         self.records.write_node(parent_id, sides);
         let Some(below) = below else { return Ok(id) };
 
@@ -195,13 +202,19 @@ impl Mirror {
     fn add_merkle(&mut self, id: RecordId, slot: Slot, parent: Slot) -> Result<(), Error> {
         let record = self.records.get(id);
         let (key, value) = (record.key, record.value()?);
-        self.emit(&Entry::AddMerkle { slot, parent, key, value });
+        self.emit(&Entry::AddMerkle {
+            slot,
+            parent,
+            key,
+            value,
+        });
         self.counters.merkle_adds += 1;
         let above = self.cache.get_mut(parent).ok_or(LINK_BROKEN)?;
         above.passages = above.passages.saturating_add(1);
         above.referenced = true;
         let parent_key = self.records.get(above.record).key;
-        self.cache.link(parent, parent_key.direction_to(&key).ok_or(LINK_BROKEN)?, slot);
+        self.cache
+            .link(parent, parent_key.direction_to(&key).ok_or(LINK_BROKEN)?, slot);
         self.cache.occupy(slot, id, AddedBy::Merkle { parent });
         self.records.set_place(id, Place::Cached(slot));
         self.touch(id);
@@ -247,7 +260,8 @@ impl Mirror {
         let id = self.occupant(slot)?.record;
         if parent != NO_SLOT {
             let parent_key = self.records.get(self.occupant(parent)?.record).key;
-            self.cache.link(parent, parent_key.direction_to(key).ok_or(LINK_BROKEN)?, NO_SLOT);
+            self.cache
+                .link(parent, parent_key.direction_to(key).ok_or(LINK_BROKEN)?, NO_SLOT);
         }
         self.cache.vacate(slot);
         self.records.set_place(id, place);
@@ -263,7 +277,13 @@ impl Mirror {
             return Err(Error::Engine("a record is not in Blum"));
         };
         let (key, value) = (record.key, record.value()?);
-        self.emit(&Entry::AddBlum { slot, ts, thread, key, value });
+        self.emit(&Entry::AddBlum {
+            slot,
+            ts,
+            thread,
+            key,
+            value,
+        });
         self.counters.blum_adds += 1;
         self.pass(ts)?;
         self.cache.occupy(slot, id, AddedBy::Blum);

@@ -94,10 +94,11 @@ impl Prover {
     /// A prover at the start of its thread.
     pub fn new(config: Config) -> Result<Self, Error> {
         let rules = config.rules;
-        let threads_are_valid =
-            |threads: u16| threads.is_power_of_two() && threads <= partitions::COUNT;
+        let threads_are_valid = |threads: u16| threads.is_power_of_two() && threads <= partitions::COUNT;
         if !threads_are_valid(rules.threads) || !threads_are_valid(config.previous_threads) {
-            return Err(Error::Engine("the number of threads must be a power of two, at most 64"));
+            return Err(Error::Engine(
+                "the number of threads must be a power of two, at most 64",
+            ));
         }
         if rules.thread >= rules.threads {
             return Err(Error::Engine("there is no thread of that number"));
@@ -146,7 +147,8 @@ impl Prover {
             let id = self.mirror.records.insert(key, Content::NotLoaded, Place::Merkle);
             self.mirror.records.get_mut(id).has_hot_row = true;
             let evicted_at = Timestamp::new(self.mirror.clock.epoch, 0);
-            self.mirror.found_in_blum(id, evicted_at, partitions::thread_of(&key, self.previous_threads));
+            self.mirror
+                .found_in_blum(id, evicted_at, partitions::thread_of(&key, self.previous_threads));
         }
         Ok(())
     }
@@ -199,7 +201,10 @@ impl Prover {
     fn write_round(&mut self) -> Result<(), Error> {
         self.rounds.run(&mut self.mirror)?;
         match &mut self.cut {
-            Cut::Wanted { all_to_merkle, postponed: false } if matches!(self.checkpoint, Checkpoint::Durable) => {
+            Cut::Wanted {
+                all_to_merkle,
+                postponed: false,
+            } if matches!(self.checkpoint, Checkpoint::Durable) => {
                 let all_to_merkle = *all_to_merkle;
                 if !self.rounds.has_admitted() {
                     self.reserve_slots()?;
@@ -242,8 +247,8 @@ impl Prover {
         let mut reader = Reader::new(outputs);
         let mut epoch_is_closing = true;
         while reader.remaining() > 0 {
-            let output = Output::decode(&mut reader)
-                .map_err(|_| Error::Monitor("the monitor's outputs cannot be parsed"))?;
+            let output =
+                Output::decode(&mut reader).map_err(|_| Error::Monitor("the monitor's outputs cannot be parsed"))?;
             match output {
                 Output::Failed(_) => return Err(Error::Monitor("the monitor has failed")),
                 Output::EpochNotYet => epoch_is_closing = false,
@@ -263,7 +268,9 @@ impl Prover {
                     postponed: true,
                 };
             }
-            Cut::HandingOver => return Err(Error::Monitor("the monitor has not handed the epoch over")),
+            Cut::HandingOver => {
+                return Err(Error::Monitor("the monitor has not handed the epoch over"));
+            }
             Cut::None | Cut::Wanted { .. } | Cut::Draining(_) => {}
         }
         Ok(frames)

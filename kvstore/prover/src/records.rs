@@ -182,7 +182,9 @@ impl Records {
     /// The id of a record, if it is in memory.
     pub fn find(&self, key: &Key) -> Option<RecordId> {
         let arena = &self.arena;
-        self.table.find(table_hash(key), |id| arena[*id as usize].key == *key).copied()
+        self.table
+            .find(table_hash(key), |id| arena[*id as usize].key == *key)
+            .copied()
     }
 
     /// A record.
@@ -234,7 +236,8 @@ impl Records {
             }
         };
         let arena = &self.arena;
-        self.table.insert_unique(table_hash(&key), id, |id| table_hash(&arena[*id as usize].key));
+        self.table
+            .insert_unique(table_hash(&key), id, |id| table_hash(&arena[*id as usize].key));
         self.set_place(id, place);
         id
     }
@@ -265,14 +268,23 @@ impl Records {
 
     /// The deepest proper ancestor of a key that is in Blum or cached.
     pub fn deepest_known_above(&self, key: &Key) -> Option<RecordId> {
-        (1..key.depth()).rev().filter(|depth| self.known_nodes[usize::from(*depth)] > 0).find_map(|depth| {
-            let id = self.find(&Key::prefix(*key.bits(), depth))?;
-            (self.get(id).place != Place::Merkle).then_some(id)
-        })
+        (1..key.depth())
+            .rev()
+            .filter(|depth| self.known_nodes[usize::from(*depth)] > 0)
+            .find_map(|depth| {
+                let id = self.find(&Key::prefix(*key.bits(), depth))?;
+                (self.get(id).place != Place::Merkle).then_some(id)
+            })
     }
 
     /// Change a leaf. `application_key` is that of the request which does.
-    pub fn write_leaf(&mut self, id: RecordId, commitment: Commitment, bytes: Option<Arc<[u8]>>, application_key: &[u8]) {
+    pub fn write_leaf(
+        &mut self,
+        id: RecordId,
+        commitment: Commitment,
+        bytes: Option<Arc<[u8]>>,
+        application_key: &[u8],
+    ) {
         let before = self.changed_bytes_of(id);
         let record = &mut self.arena[id as usize];
         record.content = Content::Leaf(Leaf {

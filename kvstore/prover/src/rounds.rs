@@ -13,7 +13,8 @@ use zetakv_verifier::time::Timestamp;
 
 use crate::error::Error;
 use crate::frames::{
-    ClientRequest, ClientResume, FrameRules, ResultBytes, receipt_frame, rejected_frame, resumed_frame,
+    ClientRequest, ClientResume, FrameRules, ResultBytes, receipt_frame, rejected_frame,
+    resumed_frame,
 };
 use crate::mirror::Mirror;
 use crate::reading::Wanted;
@@ -125,7 +126,9 @@ impl Rounds {
         }
         let mut still_unplanned = Vec::new();
         for (index, operation) in self.unplanned.drain(..) {
-            let Some(Work::Request(admitted)) = self.admitted.get(index) else { continue };
+            let Some(Work::Request(admitted)) = self.admitted.get(index) else {
+                continue;
+            };
             let operation_planned = &admitted.request.operations[operation].operation;
             if let Some(key) = mirror.missing_for_operation(operation_planned, &mut self.path)? {
                 wanted.push(key);
@@ -143,7 +146,8 @@ impl Rounds {
             }
             if let Work::Request(admitted) = work {
                 let operations = admitted.operations_run..admitted.request.operations.len();
-                self.unplanned.extend(operations.map(|operation| (index, operation)));
+                self.unplanned
+                    .extend(operations.map(|operation| (index, operation)));
             }
             self.planned = index + 1;
         }
@@ -152,7 +156,9 @@ impl Rounds {
     /// Write the log of what is planned, as far as it fits.
     pub fn run(&mut self, mirror: &mut Mirror) -> Result<(), Error> {
         if !self.unplanned.is_empty() {
-            return Err(Error::Engine("the rows that operations need have not been supplied"));
+            return Err(Error::Engine(
+                "the rows that operations need have not been supplied",
+            ));
         }
         while self.planned > 0 && mirror.log_bytes() < LOG_BYTES {
             if let Some(Work::Request(admitted)) = self.admitted.front_mut() {
@@ -177,10 +183,15 @@ impl Rounds {
     /// Write the log that asks about what is submitted, as far as it fits.
     pub fn ask(&mut self, mirror: &mut Mirror) {
         let mut bytes = 0;
-        while self.asked.len() < ASKED_REQUESTS && bytes < ASKED_BYTES && self.admitted.len() < ASKED_REQUESTS {
+        while self.asked.len() < ASKED_REQUESTS
+            && bytes < ASKED_BYTES
+            && self.admitted.len() < ASKED_REQUESTS
+        {
             match self.submitted.pop_front() {
                 None => break,
-                Some(Incoming::Request(request)) if self.held_sessions.contains(&request.header.session) => {
+                Some(Incoming::Request(request))
+                    if self.held_sessions.contains(&request.header.session) =>
+                {
                     self.held.push(request);
                 }
                 Some(Incoming::Request(request)) => {
@@ -208,13 +219,20 @@ impl Rounds {
     // --- the monitor's answers ---
 
     /// One output of the monitor that concerns requests.
-    pub fn absorb(&mut self, output: &Output<'_>, frames: &mut Vec<ClientFrame>) -> Result<(), Error> {
+    pub fn absorb(
+        &mut self,
+        output: &Output<'_>,
+        frames: &mut Vec<ClientFrame>,
+    ) -> Result<(), Error> {
         match output {
             Output::Receipt(receipt) => {
                 let Some(Work::Request(done)) = self.completed.pop_front() else {
                     return Err(OUT_OF_ORDER);
                 };
-                frames.push((done.request.origin, receipt_frame(&self.rules, receipt, &done.values)));
+                frames.push((
+                    done.request.origin,
+                    receipt_frame(&self.rules, receipt, &done.values),
+                ));
                 self.pass_answers(frames);
             }
             Output::Resumed(resumed) => {
@@ -246,10 +264,15 @@ impl Rounds {
             }
             Output::Refused(receipt) => {
                 let request = self.take_asked_request()?;
-                self.answer((request.origin, receipt_frame(&self.rules, receipt, &[])), frames);
+                self.answer(
+                    (request.origin, receipt_frame(&self.rules, receipt, &[])),
+                    frames,
+                );
             }
             Output::Rejected(reason) => self.rejected(*reason, frames)?,
-            Output::HandedOver(_) | Output::EpochNotYet | Output::Failed(_) => return Err(OUT_OF_ORDER),
+            Output::HandedOver(_) | Output::EpochNotYet | Output::Failed(_) => {
+                return Err(OUT_OF_ORDER);
+            }
         }
         Ok(())
     }
@@ -259,7 +282,9 @@ impl Rounds {
         match self.asked.pop_front() {
             Some(Incoming::Request(request)) => {
                 let header = &request.header;
-                if reason == Rejection::BadSequence as u8 && self.held_sessions.contains(&header.session) {
+                if reason == Rejection::BadSequence as u8
+                    && self.held_sessions.contains(&header.session)
+                {
                     // it came right after one that is too early
                     self.held.push(request);
                 } else {
@@ -268,7 +293,13 @@ impl Rounds {
                 }
             }
             Some(Incoming::Resume(resume)) => {
-                self.answer((resume.origin, rejected_frame(resume.session, thread, 0, reason)), frames);
+                self.answer(
+                    (
+                        resume.origin,
+                        rejected_frame(resume.session, thread, 0, reason),
+                    ),
+                    frames,
+                );
             }
             None => return Err(OUT_OF_ORDER),
         }

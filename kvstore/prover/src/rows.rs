@@ -174,7 +174,11 @@ fn decode_side(key: &Key, direction: Direction, flag: u8, reader: &mut Reader<'_
     if child.bits() != &bits || key.direction_to(&child) != Some(direction) {
         return Err(Malformed);
     }
-    let hash: Hash = if flag == SIDE_BLUM_NO_HASH { NO_HASH } else { *reader.array()? };
+    let hash: Hash = if flag == SIDE_BLUM_NO_HASH {
+        NO_HASH
+    } else {
+        *reader.array()?
+    };
     Ok(Child {
         key: child,
         hash,

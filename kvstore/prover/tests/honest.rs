@@ -40,16 +40,33 @@ fn one_thread() {
         world.check_durable_records();
         clean_stop(&mut world);
         assert!(world.receipts > 500 && world.rejections > 20 && world.resumes > 5);
+        assert!(
+            world.entries[1..].iter().all(|count| *count > 0),
+            "all entries are used: {:?}",
+            world.entries
+        );
     }
 }
 
 #[test]
 fn several_threads() {
     for (seed, threads) in [(100, 2), (101, 4), (102, 64)] {
-        let mut world = World::new(seed, Shape { threads, keys: 2000, ..TINY });
+        let mut world = World::new(
+            seed,
+            Shape {
+                threads,
+                keys: 2000,
+                ..TINY
+            },
+        );
         epochs(&mut world, 10, 100 * usize::from(threads));
         world.check_durable_records();
         clean_stop(&mut world);
+        assert!(
+            world.outputs[1..8].iter().all(|count| *count > 0),
+            "all answers occur: {:?}",
+            world.outputs
+        );
     }
 }
 
@@ -95,6 +112,7 @@ fn a_cut_that_comes_before_the_certificate_is_postponed() {
         world.start_cut(false);
         world.run(40);
         assert!(!world.has_handed_over(), "the epoch before is not certified");
+        assert!(world.outputs[8] > 0);
         world.certify_late();
         world.finish_cut();
         world.certify(false);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use fastrand::Rng;
+use zeroize::Zeroizing;
 use zetakv_verifier::codec::Reader;
 use zetakv_verifier::crypto::Crypto;
 use zetakv_verifier::machine::{OperationResult, Role};
@@ -10,7 +11,6 @@ use zetakv_verifier::receipt::{RECEIPT_HEADER_BYTES, ReceiptHeader, Resumed};
 use zetakv_verifier::request::{MacDomain, RequestHeader};
 use zetakv_verifier::value::{Commitment, Inline};
 use zetakv_verifier::{SessionKeys, StandardCrypto};
-use zeroize::Zeroizing;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,9 @@ pub fn expect(model: &mut Model, role: Role, key: &[u8], action: &Action) -> Ans
                     Err(_) => return Answer::NotANumber,
                 },
             };
-            let Some(sum) = number.checked_add(*delta) else { return Answer::Overflow };
+            let Some(sum) = number.checked_add(*delta) else {
+                return Answer::Overflow;
+            };
             write(Some(sum.to_le_bytes().to_vec()));
             Answer::Value(Some(sum.to_le_bytes().to_vec()))
         }
@@ -183,13 +185,18 @@ impl Client {
 
     /// Check an answer to a resume: all before it is answered, and what is not will never run.
     pub fn check_resumed(&mut self, crypto: &StandardCrypto, body: &[u8]) {
-        let (covered, mac) = body.split_last_chunk::<16>().expect("an answer to a resume ends with its MAC");
+        let (covered, mac) = body
+            .split_last_chunk::<16>()
+            .expect("an answer to a resume ends with its MAC");
         let nonce = self.resuming.take().expect("a resume is under way");
         assert!(crypto.mac_is(&self.receipt_key, MacDomain::Resumed, &[covered, &nonce], mac));
         let resumed = Resumed::decode(&mut Reader::new(covered)).expect("well-formed");
         assert_eq!((resumed.session, resumed.generation), (self.session, self.generation));
         if let Some(sent) = self.sent.front() {
-            assert!(sent.sequence > resumed.last_sequence, "a request that ran was not answered before its resume");
+            assert!(
+                sent.sequence > resumed.last_sequence,
+                "a request that ran was not answered before its resume"
+            );
         }
         self.sent.clear();
         self.sequence = resumed.last_sequence;
@@ -204,7 +211,10 @@ impl Client {
         let (covered, mac) = receipt.split_last_chunk::<16>().expect("a receipt ends with its MAC");
         assert!(crypto.mac_is(&self.receipt_key, MacDomain::Receipt, &[covered, &sent.mac], mac));
         let header = ReceiptHeader::decode(&mut Reader::new(covered)).expect("a header");
-        assert_eq!(header.sequence, sent.sequence, "receipts come in the order of the requests");
+        assert_eq!(
+            header.sequence, sent.sequence,
+            "receipts come in the order of the requests"
+        );
         if header.error != 0 {
             assert_eq!((header.error, header.count), (2, 0));
             reader.end().expect("an error receipt has no values");

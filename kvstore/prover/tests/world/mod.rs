@@ -10,8 +10,10 @@ use fastrand::Rng;
 use zetakv_prover::{Config, FrameRules, Prover, rows};
 use zetakv_verifier::clocks::Clocks;
 use zetakv_verifier::codec::Reader;
+use zetakv_verifier::entry::Entry;
 use zetakv_verifier::kv::KeyValue;
 use zetakv_verifier::machine::Role;
+use zetakv_verifier::output::Output;
 use zetakv_verifier::standard_crypto::Sum;
 use zetakv_verifier::value::Node;
 use zetakv_verifier::{Aggregator, HeldEpoch, Progress, StandardCrypto, ThreadConfig, Verifier};
@@ -21,6 +23,9 @@ use client::{Action, Client, Model};
 const SECRET: [u8; 32] = [7; 32];
 /// Bytes of operations that may wait in the queue of a verifier thread.
 const QUEUE_BYTES: usize = 4 << 20;
+
+/// No client of these tests comes so far.
+const SEQUENCE_FAR_AHEAD: u64 = 1 << 40;
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -48,10 +53,14 @@ struct Worker {
     prover: Prover,
     verifier: Verifier<StandardCrypto, KeyValue>,
     clients: Vec<Client>,
+    /// The application keys of this thread.
+    keys: Vec<Vec<u8>>,
     model: Model,
     model_at_cut: Model,
     /// The rest of a log that waits for another thread's clock, and its outputs so far.
     waiting: Option<(Vec<u8>, Vec<u8>)>,
+    /// Whether to start a cut, with everything to Merkle: workers hear of it at different times.
+    cut_to_start: Option<bool>,
     has_handed_over: bool,
 }
 
@@ -73,6 +82,10 @@ pub struct World {
     pub receipts: u64,
     pub rejections: u64,
     pub resumes: u64,
+    /// Entries of all logs, by their kinds.
+    pub entries: [u64; 13],
+    /// Outputs of all threads, by their kinds.
+    pub outputs: [u64; 10],
 }
 
 impl World {
@@ -103,6 +116,8 @@ impl World {
             receipts: 0,
             rejections: 0,
             resumes: 0,
+            entries: [0; 13],
+            outputs: [0; 10],
             rng: rng.fork(),
             shape,
             clocks,
@@ -125,7 +140,11 @@ impl World {
             root: (thread == 0).then_some(durable.root),
             queue_bytes: QUEUE_BYTES,
         };
-        let carried = if thread == 0 { durable.evicted_next.clone() } else { Sum::default() };
+        let carried = if thread == 0 {
+            durable.evicted_next.clone()
+        } else {
+            Sum::default()
+        };
         let crypto = StandardCrypto::new(SECRET);
         let mut verifier = Verifier::new(config, crypto, carried, self.clocks.clone()).expect("a thread");
         let config = Config {
@@ -144,7 +163,9 @@ impl World {
         };
         let mut prover = Prover::new(config).expect("a prover");
         let (first, end) = prover.hot_range();
-        prover.load_hot(durable.rows.range(first..end).map(|(key, _)| key)).expect("hot rows");
+        prover
+            .load_hot(durable.rows.range(first..end).map(|(key, _)| key))
+            .expect("hot rows");
         let mut clients = Vec::new();
         for role in [Role::Write, Role::Write, Role::Read] {
             self.sessions += 1;
@@ -159,9 +180,14 @@ impl World {
             prover,
             verifier,
             clients,
+            keys: (0..shape.keys)
+                .map(|number| format!("key {number}").into_bytes())
+                .filter(of_this_thread)
+                .collect(),
             model_at_cut: model.clone(),
             model,
             waiting: None,
+            cut_to_start: None,
             has_handed_over: false,
         }
     }
@@ -169,6 +195,11 @@ impl World {
     /// Let one worker do one round, if it has anything to do.
     pub fn turn(&mut self, thread: u16) {
         let worker = &mut self.workers[usize::from(thread)];
+        if self.rng.u8(0..4) == 0
+            && let Some(all_to_merkle) = worker.cut_to_start.take()
+        {
+            worker.prover.start_cut(all_to_merkle).expect("no other cut");
+        }
         let (log, mut outputs) = match worker.waiting.take() {
             Some(waiting) => waiting,
             None if worker.prover.is_busy() => {
@@ -180,7 +211,9 @@ impl World {
                     let rows: Vec<_> = keys.iter().map(|key| self.visible.get(key)).collect();
                     worker.prover.supply(&rows).expect("rows");
                 }
-                (worker.prover.log().expect("a log"), Vec::new())
+                let log = worker.prover.log().expect("a log");
+                count_kinds(&log, &mut self.entries, |reader| Entry::decode(reader).is_ok());
+                (log, Vec::new())
             }
             None => return,
         };
@@ -196,17 +229,28 @@ impl World {
         if log.is_empty() {
             return;
         }
+        count_kinds(&outputs, &mut self.outputs, |reader| Output::decode(reader).is_ok());
         for (origin, frame) in worker.prover.absorb(&outputs).expect("outputs") {
-            let client = worker.clients.iter_mut().find(|client| client.session == origin).expect("a client");
+            let client = worker
+                .clients
+                .iter_mut()
+                .find(|client| client.session == origin)
+                .expect("a client");
             let (header, body) = frame.split_at(5);
-            assert_eq!(frame.len(), 4 + u32::from_le_bytes(header[..4].try_into().expect("4 bytes")) as usize);
+            assert_eq!(
+                frame.len(),
+                4 + u32::from_le_bytes(header[..4].try_into().expect("4 bytes")) as usize
+            );
             match header[4] {
                 0x82 => {
                     let ts = client.check_receipt(&self.crypto, &mut worker.model, body);
                     self.newest_ts = self.newest_ts.max(ts);
                     self.receipts += 1;
                 }
-                0x83 => self.rejections += 1,
+                0x83 => {
+                    check_rejected(body);
+                    self.rejections += 1;
+                }
                 0x84 => {
                     client.check_resumed(&self.crypto, body);
                     self.resumes += 1;
@@ -266,7 +310,7 @@ impl World {
                 worker.prover.submit(origin, &body).expect("a frame");
             }
             1 => {
-                let (body, _) = client.encode(&self.crypto, client.sequence, &operations, 0);
+                let (body, _) = client.encode(&self.crypto, SEQUENCE_FAR_AHEAD, &operations, 0);
                 worker.prover.submit(origin, &body).expect("a frame");
             }
             2 => {
@@ -281,14 +325,14 @@ impl World {
     }
 
     fn operation(&mut self, thread: u16) -> (Vec<u8>, Action) {
-        let key = loop {
-            // most operations go to few keys
-            let range = if self.rng.bool() { self.shape.keys } else { self.shape.keys.div_ceil(8) };
-            let key = format!("key {}", self.rng.usize(0..range)).into_bytes();
-            if thread_of(&key, self.shape.threads) == thread {
-                break key;
-            }
+        let keys = &self.workers[usize::from(thread)].keys;
+        // most operations go to few keys
+        let range = if self.rng.bool() {
+            keys.len()
+        } else {
+            keys.len().div_ceil(8)
         };
+        let key = keys[self.rng.usize(0..range)].clone();
         let action = match self.rng.u8(0..12) {
             0..5 => Action::Get,
             5..8 => Action::Put(self.value()),
@@ -297,7 +341,11 @@ impl World {
             10 => {
                 let now = self.workers[usize::from(thread)].model.get(&key).cloned();
                 let expected = if self.rng.u8(0..4) > 0 { now } else { Some(self.value()) };
-                let new = if self.rng.u8(0..4) > 0 { Some(self.value()) } else { None };
+                let new = if self.rng.u8(0..4) > 0 {
+                    Some(self.value())
+                } else {
+                    None
+                };
                 Action::CompareAndSet(expected, new)
             }
             _ => Action::Increment(self.rng.i64(..)),
@@ -325,7 +373,7 @@ impl World {
 
     pub fn start_cut(&mut self, all_to_merkle: bool) {
         for worker in &mut self.workers {
-            worker.prover.start_cut(all_to_merkle).expect("no other cut");
+            worker.cut_to_start = Some(all_to_merkle);
             worker.has_handed_over = false;
         }
     }
@@ -379,7 +427,11 @@ impl World {
                 self.turn(thread);
             }
         }
-        assert!(self.workers.iter().all(|worker| !worker.prover.is_busy() && worker.waiting.is_none()));
+        assert!(
+            self.workers
+                .iter()
+                .all(|worker| !worker.prover.is_busy() && worker.waiting.is_none())
+        );
     }
 
     /// Kill everything, and start again from what is durable.
@@ -398,12 +450,27 @@ impl World {
 
     /// The durable records are what the clients know.
     pub fn check_durable_records(&self) {
-        let mut expected: Model = self.durable.models.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        let records = self.durable.rows.iter().filter(|(key, _)| key[0] == rows::RECORD_PREFIX);
+        let mut expected: Model = self
+            .durable
+            .models
+            .iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        let records = self
+            .durable
+            .rows
+            .iter()
+            .filter(|(key, _)| key[0] == rows::RECORD_PREFIX);
         for (store_key, row) in records {
             let (key, value) = rows::decode_record(row).expect("a record");
             assert_eq!(store_key, &rows::store_key_of(key));
-            assert_eq!(expected.remove(key).as_deref(), value, "{:?}", String::from_utf8_lossy(key));
+            assert_eq!(
+                expected.remove(key).as_deref(),
+                value,
+                "{:?}",
+                String::from_utf8_lossy(key)
+            );
         }
         assert_eq!(expected, Model::new(), "no record is missing");
     }
@@ -411,6 +478,25 @@ impl World {
 
 fn thread_of(key: &[u8], threads: u16) -> u16 {
     u16::from(blake3::hash(key).as_bytes()[0]) * threads / 256
+}
+
+/// Only what the clients meant to be rejected is: what has no good MAC, has a sequence far ahead, or is of an older generation.
+fn check_rejected(body: &[u8]) {
+    let sequence = u64::from_le_bytes(body[10..18].try_into().expect("8 bytes"));
+    assert!(
+        matches!(body[18], 2 | 4) || (body[18] == 3 && sequence >= SEQUENCE_FAR_AHEAD),
+        "request {sequence} was rejected for reason {}",
+        body[18]
+    );
+}
+
+/// Count pieces by their first bytes; `skip` reads one piece.
+fn count_kinds<const KINDS: usize>(bytes: &[u8], counts: &mut [u64; KINDS], skip: impl Fn(&mut Reader<'_>) -> bool) {
+    let mut reader = Reader::new(bytes);
+    while let Some(kind) = reader.rest().first() {
+        counts[usize::from(*kind)] += 1;
+        assert!(skip(&mut reader), "well-formed");
+    }
 }
 
 fn unpack(packed: &[u8], rows: &mut Rows) {
