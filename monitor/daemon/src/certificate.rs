@@ -35,11 +35,7 @@ impl History {
     }
 
     /// The certificate of the next epoch, which ran in `incarnation`, and the history with it.
-    pub fn certify(
-        &self,
-        identity: &Identity,
-        incarnation: &IncarnationId,
-    ) -> Result<(Certificate, Self), Error> {
+    pub fn certify(&self, identity: &Identity, incarnation: &IncarnationId) -> Result<(Certificate, Self), Error> {
         let epoch = self.next_epoch()?;
         let mut body = Vec::with_capacity(CERTIFICATE_BYTES);
         body.extend_from_slice(MAGIC);
@@ -156,19 +152,13 @@ mod tests {
         let (second, after_second) = after_first.certify(&identity, &[1; 16])?;
         assert_eq!(after_second.epoch, 2);
         assert_eq!(first[40..72], [0; 32], "no certificate before the first");
-        assert_eq!(
-            second[40..72],
-            Domain::Certificate.hash(&[&first[..BODY_BYTES]])
-        );
+        assert_eq!(second[40..72], Domain::Certificate.hash(&[&first[..BODY_BYTES]]));
         assert_eq!(second[72..104], naive_root(&[after_first.head]));
 
         let key = VerifyingKey::from_bytes(&identity.public_key()).expect("our own key");
         for certificate in [first, second] {
             let signature = Signature::from_slice(&certificate[BODY_BYTES..]).expect("64 bytes");
-            assert!(
-                key.verify_strict(&certificate[..BODY_BYTES], &signature)
-                    .is_ok()
-            );
+            assert!(key.verify_strict(&certificate[..BODY_BYTES], &signature).is_ok());
         }
         Ok(())
     }

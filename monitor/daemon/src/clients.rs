@@ -169,9 +169,7 @@ impl Clients {
         let is_admin = |client: &&Client| client.role == Role::Admin;
         match self.role(key) {
             None => Status::NotThere,
-            Some(Role::Admin) if self.0.iter().filter(is_admin).count() == 1 => {
-                Status::WouldRemoveLastAdmin
-            }
+            Some(Role::Admin) if self.0.iter().filter(is_admin).count() == 1 => Status::WouldRemoveLastAdmin,
             Some(_) => {
                 self.0.retain(|client| client.key != *key);
                 Status::Done
@@ -248,10 +246,7 @@ mod tests {
         for seed in 1..CLIENTS_MAX as u16 {
             assert_eq!(clients.add(client(seed, Role::Read)), Status::Done);
         }
-        assert_eq!(
-            clients.add(client(CLIENTS_MAX as u16, Role::Read)),
-            Status::TooMany
-        );
+        assert_eq!(clients.add(client(CLIENTS_MAX as u16, Role::Read)), Status::TooMany);
     }
 
     #[test]
@@ -262,18 +257,12 @@ mod tests {
         clients.encode(&mut bytes);
         assert_eq!(Clients::decode(&mut Reader::new(&bytes)), Ok(clients));
         for length in 0..bytes.len() {
-            assert_eq!(
-                Clients::decode(&mut Reader::new(&bytes[..length])),
-                Err(Malformed)
-            );
+            assert_eq!(Clients::decode(&mut Reader::new(&bytes[..length])), Err(Malformed));
         }
 
         let mut add = vec![1];
         client(5, Role::Write).encode(&mut add);
-        assert_eq!(
-            Operation::decode(&add),
-            Ok(Operation::Add(client(5, Role::Write)))
-        );
+        assert_eq!(Operation::decode(&add), Ok(Operation::Add(client(5, Role::Write))));
         add.push(0);
         assert_eq!(Operation::decode(&add), Err(Malformed), "trailing byte");
         add.pop();

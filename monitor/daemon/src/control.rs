@@ -44,11 +44,7 @@ pub enum Event {
 }
 
 /// Serve a control connection, with the register that nobody else uses meanwhile.
-pub fn serve(
-    monitor: &Monitor,
-    register: &mut dyn TrustedRegister,
-    stream: &mut Stream,
-) -> Result<(), Error> {
+pub fn serve(monitor: &Monitor, register: &mut dyn TrustedRegister, stream: &mut Stream) -> Result<(), Error> {
     let mut body = Vec::new();
     let message = match read_message(stream, &mut body, LOG_BYTES_MAX) {
         Ok(None) => return Ok(()),
@@ -60,8 +56,7 @@ pub fn serve(
         return refuse_start(stream, failure.violation.code, &failure.text());
     }
     let Some(start) = Start::decode(&body).filter(|_| message == Some(kind::START)) else {
-        let text =
-            "expected start, with a power of two of at most 64 threads, and at most 16777216 slots";
+        let text = "expected start, with a power of two of at most 64 threads, and at most 16777216 slots";
         return refuse_start(stream, ViolationCode::BadHostMessage, text);
     };
 
@@ -121,9 +116,7 @@ fn read_events(stream: &Stream, sender: SyncSender<Event>) -> Result<(), Error> 
         }
         let _ = sender.send(Event::ControlEnded); // refused only when the incarnation is over
     };
-    thread::Builder::new()
-        .name("control-reader".to_owned())
-        .spawn(read)?;
+    thread::Builder::new().name("control-reader".to_owned()).spawn(read)?;
     Ok(())
 }
 
@@ -179,9 +172,6 @@ fn run(
 
 /// A monitor that has failed still says so to whoever comes.
 fn answer_failed(message: u8, body: &[u8]) -> Option<Reply> {
-    let token = Reader::new(body)
-        .u32()
-        .ok()
-        .filter(|_| message == kind::HELLO)?;
+    let token = Reader::new(body).u32().ok().filter(|_| message == kind::HELLO)?;
     Some(refused(token, Refusal::MonitorFailed))
 }

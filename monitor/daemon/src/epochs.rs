@@ -83,11 +83,7 @@ impl Epochs {
         sessions: &mut Sessions,
         clients: &Clients,
     ) -> Result<Option<(u32, Vec<u8>)>, Fault> {
-        let Some(held) = self
-            .aggregator
-            .submit(snapshot, crypto)
-            .map_err(Fault::Violation)?
-        else {
+        let Some(held) = self.aggregator.submit(snapshot, crypto).map_err(Fault::Violation)? else {
             return Ok(None);
         };
         for (session, last_sequences) in &held.sessions {

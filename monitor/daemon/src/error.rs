@@ -45,22 +45,14 @@ impl Error {
     /// For `map_err` on operations on files.
     pub fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::File {
-            doing,
-            path,
-            source,
-        }
+        move |source| Self::File { doing, path, source }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File {
-                doing,
-                path,
-                source,
-            } => write!(f, "cannot {doing} {}: {source}", path.display()),
+            Self::File { doing, path, source } => write!(f, "cannot {doing} {}: {source}", path.display()),
             Self::State { path, problem } => write!(f, "{}: {problem}", path.display()),
             Self::RegisterChanged => write!(
                 f,
@@ -69,10 +61,7 @@ impl fmt::Display for Error {
             Self::Random(source) => write!(f, "no random bytes: {source}"),
             Self::Connection(source) => write!(f, "connection: {source}"),
             Self::MessageLength { bytes, bytes_max } => {
-                write!(
-                    f,
-                    "a message of {bytes} bytes, where 1 to {bytes_max} are allowed"
-                )
+                write!(f, "a message of {bytes} bytes, where 1 to {bytes_max} are allowed")
             }
             Self::NoMoreEpochs => write!(f, "the epochs of this instance are used up"),
         }

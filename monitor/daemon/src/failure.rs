@@ -61,12 +61,7 @@ impl FailureLatch {
     }
 
     /// Latch a violation, unless there was one before; returns the first.
-    pub fn latch(
-        &self,
-        violation: Violation,
-        identity: &Identity,
-        incarnation: &IncarnationId,
-    ) -> &Failure {
+    pub fn latch(&self, violation: Violation, identity: &Identity, incarnation: &IncarnationId) -> &Failure {
         self.0.get_or_init(|| {
             let failure = Failure {
                 violation,

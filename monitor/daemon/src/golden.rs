@@ -16,10 +16,7 @@ use crate::handshake::{ClientHello, Exchange, FormerAnswer, Refusal, Welcome};
 use crate::identity::{Identity, Secret};
 
 fn load(name: &str) -> Json {
-    let path = format!(
-        "{}/../../tests/vectors/{name}.json",
-        env!("CARGO_MANIFEST_DIR")
-    );
+    let path = format!("{}/../../tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).expect("the golden examples are in the repository");
     serde_json::from_str(&text).expect("golden examples are JSON")
 }
@@ -46,10 +43,7 @@ fn list(json: &Json) -> &Vec<Json> {
 
 fn identity(json: &Json) -> Identity {
     let identity = Identity::from_parts(&array(&json["identity_seed"]), array(&json["instance"]));
-    assert_eq!(
-        identity.fingerprint(),
-        json["identity"].as_str().expect("hex")
-    );
+    assert_eq!(identity.fingerprint(), json["identity"].as_str().expect("hex"));
     identity
 }
 
@@ -61,11 +55,7 @@ fn handshakes() {
         let name = &case["name"];
         let client_hello = bytes(&case["client_hello"]);
         let hello = ClientHello::verify(&client_hello, &identity.public_key()).expect("signed");
-        assert_eq!(
-            hello.client_key.is_some(),
-            !case["client_seed"].is_null(),
-            "{name}"
-        );
+        assert_eq!(hello.client_key.is_some(), !case["client_seed"].is_null(), "{name}");
         if let Some(former) = &hello.former {
             assert_eq!(former.incarnation, &array(&case["former_incarnation"]));
             assert_eq!(former.session, number::<u64>(&case["former_session"]));
@@ -125,21 +115,14 @@ fn changed_hellos_are_refused() {
     for index in 0..signed.len() {
         let mut changed = signed.clone();
         changed[index] ^= 1;
-        assert!(
-            ClientHello::verify(&changed, &monitor).is_err(),
-            "byte {index}"
-        );
+        assert!(ClientHello::verify(&changed, &monitor).is_err(), "byte {index}");
         assert!(
             ClientHello::verify(&signed[..index], &monitor).is_err(),
             "cut at {index}"
         );
     }
     let elsewhere = ClientHello::verify(&signed, &[1; 32]).err();
-    assert_eq!(
-        elsewhere,
-        Some(Refusal::BadSignature),
-        "for another monitor"
-    );
+    assert_eq!(elsewhere, Some(Refusal::BadSignature), "for another monitor");
 
     let unsigned = bytes(&golden["cases"][0]["client_hello"]);
     for index in (0..4).chain(36..unsigned.len()) {
@@ -167,9 +150,7 @@ fn certificates() {
     let mut history = History::default();
     for expected in list(&golden["chain"]) {
         let incarnation = array(&expected["incarnation"]);
-        let (certificate, next) = history
-            .certify(&identity, &incarnation)
-            .expect("there are epochs left");
+        let (certificate, next) = history.certify(&identity, &incarnation).expect("there are epochs left");
         assert_eq!(
             certificate,
             array(&expected["certificate"]),
@@ -177,10 +158,7 @@ fn certificates() {
             expected["epoch"]
         );
         assert_eq!(next.head, array(&expected["hash"]));
-        let peaks: Vec<[u8; 32]> = list(&expected["range_peaks_with_this"])
-            .iter()
-            .map(array)
-            .collect();
+        let peaks: Vec<[u8; 32]> = list(&expected["range_peaks_with_this"]).iter().map(array).collect();
         assert_eq!(next.range.peaks(), peaks);
         history = next;
     }
@@ -195,19 +173,13 @@ fn violations() {
     for expected in list(&golden["violations"]) {
         let code = number::<u16>(&expected["code"]);
         let violation = Violation {
-            code: *ViolationCode::ALL
-                .iter()
-                .find(|it| **it as u16 == code)
-                .expect("known"),
+            code: *ViolationCode::ALL.iter().find(|it| **it as u16 == code).expect("known"),
             thread: number(&expected["thread"]),
             epoch: number(&expected["epoch"]),
             offset: number(&expected["offset"]),
             key: Key::prefix(array(&expected["key_bits"]), number(&expected["key_depth"])),
         };
-        assert_eq!(
-            violation.code.name(),
-            expected["name"].as_str().expect("a name")
-        );
+        assert_eq!(violation.code.name(), expected["name"].as_str().expect("a name"));
         let latch = FailureLatch::default();
         let failure = latch.latch(violation, &identity, &incarnation);
         assert_eq!(failure.signed, bytes(&expected["violation"]));
@@ -222,10 +194,7 @@ fn admin_requests() {
     let client = Client {
         role: Role::from_u8(number(&golden["client"]["role"])).expect("a role"),
         key: array(&golden["client"]["public_key"]),
-        name: golden["client"]["name"]
-            .as_str()
-            .expect("a name")
-            .to_owned(),
+        name: golden["client"]["name"].as_str().expect("a name").to_owned(),
     };
     let mut listed = vec![1, 0];
     client.encode(&mut listed);

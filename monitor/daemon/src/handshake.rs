@@ -110,9 +110,7 @@ impl<'a> ClientHello<'a> {
         } else {
             let signed = [CLIENT_HELLO_DOMAIN, monitor, &bytes[..SIGNED_BYTES]].concat();
             VerifyingKey::from_bytes(client_key)
-                .and_then(|key| {
-                    key.verify_strict(&signed, &Ed25519Signature::from_bytes(signature))
-                })
+                .and_then(|key| key.verify_strict(&signed, &Ed25519Signature::from_bytes(signature)))
                 .map_err(|_| Refusal::BadSignature)?;
             Some(client_key)
         };
@@ -180,10 +178,7 @@ impl Exchange {
         Ok(Self::with_ephemeral(client, Secret::new(random()?)))
     }
 
-    pub(crate) fn with_ephemeral(
-        client: &ClientHello<'_>,
-        secret: Secret,
-    ) -> Result<Self, Refusal> {
+    pub(crate) fn with_ephemeral(client: &ClientHello<'_>, secret: Secret) -> Result<Self, Refusal> {
         let secret = StaticSecret::from(*secret);
         let shared = secret.diffie_hellman(&X25519PublicKey::from(*client.ephemeral));
         if !shared.was_contributory() {
@@ -196,12 +191,7 @@ impl Exchange {
     }
 
     /// The server hello, and the keys of the session that it opens.
-    pub fn answer(
-        self,
-        client: &ClientHello<'_>,
-        identity: &Identity,
-        welcome: &Welcome,
-    ) -> (Vec<u8>, SessionSecrets) {
+    pub fn answer(self, client: &ClientHello<'_>, identity: &Identity, welcome: &Welcome) -> (Vec<u8>, SessionSecrets) {
         let (former_status, last_sequences): (u8, &[u64]) = match &welcome.former {
             FormerAnswer::NotAsked => (0, &[]),
             FormerAnswer::LastSequences(last) => (1, last),
@@ -264,8 +254,7 @@ impl SessionSecrets {
 
     fn derive(&self, info: &[&[u8]]) -> Secret {
         let mut key = Secret::default();
-        let hkdf =
-            Hkdf::from_prk(self.0.as_slice()).expect("32 bytes are a pseudorandom key for SHA-256");
+        let hkdf = Hkdf::from_prk(self.0.as_slice()).expect("32 bytes are a pseudorandom key for SHA-256");
         expand(&hkdf, info, &mut key);
         key
     }

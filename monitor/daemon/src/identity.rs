@@ -96,9 +96,7 @@ pub fn to_hex(bytes: &[u8]) -> String {
 
 /// 32 bytes from hex; `None` if it is anything else.
 pub fn from_hex(hex: &str) -> Option<[u8; 32]> {
-    blake3::Hash::from_hex(hex)
-        .ok()
-        .map(|bytes| *bytes.as_bytes())
+    blake3::Hash::from_hex(hex).ok().map(|bytes| *bytes.as_bytes())
 }
 
 #[cfg(test)]
@@ -110,10 +108,7 @@ mod tests {
         let a = Identity::derive(&Secret::new([1; 32]));
         let again = Identity::derive(&Secret::new([1; 32]));
         let b = Identity::derive(&Secret::new([2; 32]));
-        assert_eq!(
-            (a.instance, a.fingerprint()),
-            (again.instance, again.fingerprint())
-        );
+        assert_eq!((a.instance, a.fingerprint()), (again.instance, again.fingerprint()));
         assert_ne!(a.instance, b.instance);
         assert_ne!(a.fingerprint(), b.fingerprint());
         assert_ne!(a.sealing_key, a.register_key);

@@ -53,8 +53,7 @@ impl<'a> Start<'a> {
     pub fn decode(body: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(body);
         let (threads, slots) = (reader.u16().ok()?, reader.u32().ok()?);
-        let fits =
-            threads.is_power_of_two() && usize::from(threads) <= THREADS_MAX && slots <= SLOTS_MAX;
+        let fits = threads.is_power_of_two() && usize::from(threads) <= THREADS_MAX && slots <= SLOTS_MAX;
         fits.then_some(Self {
             threads,
             slots,
@@ -148,23 +147,14 @@ impl<'a> Incarnation<'a> {
                 root: first.then_some(origin.root),
                 queue_bytes: QUEUE_BYTES,
             };
-            let carried = if first {
-                origin.carried.clone()
-            } else {
-                Sum::default()
-            };
-            let verifier = Verifier::new(
-                config,
-                StandardCrypto::new(**secret),
-                carried,
-                Arc::clone(&clocks),
-            )
-            .ok_or_else(|| {
-                NotStarted::Refused(
-                    ViolationCode::BadHostMessage,
-                    "the cache needs at least one slot".to_owned(),
-                )
-            })?;
+            let carried = if first { origin.carried.clone() } else { Sum::default() };
+            let verifier = Verifier::new(config, StandardCrypto::new(**secret), carried, Arc::clone(&clocks))
+                .ok_or_else(|| {
+                    NotStarted::Refused(
+                        ViolationCode::BadHostMessage,
+                        "the cache needs at least one slot".to_owned(),
+                    )
+                })?;
             let own_changes = Arc::new(SessionChanges::default());
             changes.push(Arc::clone(&own_changes));
             seats.push(Seat {
@@ -220,9 +210,7 @@ impl<'a> Incarnation<'a> {
         match message {
             kind::HELLO => {
                 let token = reader.u32().map_err(|_| self.bad_host_message())?;
-                self.hello(token, reader.rest())
-                    .map(Some)
-                    .map_err(Fault::Error)
+                self.hello(token, reader.rest()).map(Some).map_err(Fault::Error)
             }
             kind::ADMIN => {
                 let token = reader.u32().map_err(|_| self.bad_host_message())?;
@@ -252,25 +240,14 @@ impl<'a> Incarnation<'a> {
     /// A thread has handed an epoch over: when it was the last one, the sealed state.
     pub fn handed_over(&mut self, snapshot: Snapshot<Sum>) -> Result<Option<Reply>, Fault> {
         let identity = self.monitor.identity();
-        let sealed = self.epochs.take_snapshot(
-            snapshot,
-            identity,
-            &self.crypto,
-            &mut self.sessions,
-            &self.clients,
-        )?;
-        Ok(sealed.map(|(epoch, state)| {
-            (
-                kind::SEALED,
-                [epoch.to_le_bytes().as_slice(), &state].concat(),
-            )
-        }))
+        let sealed = self
+            .epochs
+            .take_snapshot(snapshot, identity, &self.crypto, &mut self.sessions, &self.clients)?;
+        Ok(sealed.map(|(epoch, state)| (kind::SEALED, [epoch.to_le_bytes().as_slice(), &state].concat())))
     }
 
     fn durable(&mut self, epoch: u32) -> Result<Reply, Fault> {
-        let certificate = self
-            .epochs
-            .certify(epoch, self.monitor.identity(), self.register)?;
+        let certificate = self.epochs.certify(epoch, self.monitor.identity(), self.register)?;
         self.clocks.certify(epoch); // before the host can see the certificate, and close the next epoch
         Ok((kind::CERTIFICATE, certificate.to_vec()))
     }
@@ -283,10 +260,7 @@ impl<'a> Incarnation<'a> {
 
     fn hello(&mut self, token: u32, hello: &[u8]) -> Result<Reply, Error> {
         Ok(match self.welcome(hello)? {
-            Ok(server_hello) => (
-                kind::HELLO_OK,
-                [&token.to_le_bytes(), server_hello.as_slice()].concat(),
-            ),
+            Ok(server_hello) => (kind::HELLO_OK, [&token.to_le_bytes(), server_hello.as_slice()].concat()),
             Err(refusal) => refused(token, refusal),
         })
     }
@@ -331,13 +305,7 @@ impl<'a> Incarnation<'a> {
         }
     }
 
-    fn open_session(
-        &mut self,
-        session: u64,
-        role: Role,
-        client_key: Option<[u8; 32]>,
-        secrets: &SessionSecrets,
-    ) {
+    fn open_session(&mut self, session: u64, role: Role, client_key: Option<[u8; 32]>, secrets: &SessionSecrets) {
         self.sessions.open(LiveSession {
             ending: EndedSession {
                 incarnation: self.id,
@@ -361,10 +329,7 @@ impl<'a> Incarnation<'a> {
 
     fn admin(&mut self, token: u32, request: &[u8]) -> Reply {
         match self.answer_admin(request) {
-            Ok(answer) => (
-                kind::ADMIN_ANSWER,
-                [&token.to_le_bytes(), answer.as_slice()].concat(),
-            ),
+            Ok(answer) => (kind::ADMIN_ANSWER, [&token.to_le_bytes(), answer.as_slice()].concat()),
             Err(rejection) => {
                 let mut body = token.to_le_bytes().to_vec();
                 body.push(rejection as u8);

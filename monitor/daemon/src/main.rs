@@ -43,12 +43,8 @@ fn parse_arguments() -> Result<Option<Arguments>, lexopt::Error> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("state") => state = Some(PathBuf::from(parser.value()?)),
-            Long("socket") if address.is_none() => {
-                address = Some(Address::Socket(parser.value()?.into()))
-            }
-            Long("listen") if address.is_none() => {
-                address = Some(Address::Tcp(parser.value()?.string()?))
-            }
+            Long("socket") if address.is_none() => address = Some(Address::Socket(parser.value()?.into())),
+            Long("listen") if address.is_none() => address = Some(Address::Tcp(parser.value()?.string()?)),
             Long("open") => open = true,
             Long("exit-on-stdin-eof") => exit_on_stdin_eof = true,
             Long("help") => return Ok(None),
@@ -64,10 +60,7 @@ fn parse_arguments() -> Result<Option<Arguments>, lexopt::Error> {
 }
 
 fn run(arguments: Arguments) -> Result<(), Error> {
-    let monitor = Arc::new(Monitor::new(
-        StateDirectory::open(&arguments.state)?,
-        arguments.open,
-    ));
+    let monitor = Arc::new(Monitor::new(StateDirectory::open(&arguments.state)?, arguments.open));
     let listener = Listener::bind(&arguments.address)?;
     if arguments.open {
         log(format_args!(

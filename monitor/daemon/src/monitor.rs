@@ -92,9 +92,7 @@ impl Monitor {
     fn spawn(self: &Arc<Self>, stream: Stream) -> Result<(), Error> {
         if self.connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
             self.connections.fetch_sub(1, Ordering::Relaxed);
-            log(format_args!(
-                "a connection is refused: there are {CONNECTIONS_MAX}"
-            ));
+            log(format_args!("a connection is refused: there are {CONNECTIONS_MAX}"));
             return Ok(());
         }
         let monitor = Arc::clone(self);
@@ -106,9 +104,7 @@ impl Monitor {
             stream.shut_down(); // other handles of it may be open still
             monitor.connections.fetch_sub(1, Ordering::Relaxed);
         };
-        let spawned = thread::Builder::new()
-            .name("connection".to_owned())
-            .spawn(serve);
+        let spawned = thread::Builder::new().name("connection".to_owned()).spawn(serve);
         if spawned.is_err() {
             self.connections.fetch_sub(1, Ordering::Relaxed);
         }
@@ -131,10 +127,7 @@ impl Monitor {
                 Some(mut register) => return control::serve(self, &mut **register, stream),
                 None => "there is a control connection already",
             },
-            (Some(kind::LOG_CONNECTION), Some(VERSION), Some(thread)) => match self
-                .seats
-                .take(thread, stream)?
-            {
+            (Some(kind::LOG_CONNECTION), Some(VERSION), Some(thread)) => match self.seats.take(thread, stream)? {
                 Some(seat) => {
                     seat.serve(stream, self);
                     return Ok(());

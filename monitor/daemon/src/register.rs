@@ -87,11 +87,7 @@ impl TrustedRegister for FileRegister {
             }
             Err(error) => return Err(Error::file("read", &self.path)(error)),
         };
-        let corrupt = || {
-            problem(
-                "the trusted register is corrupt, or belongs to another root.key; restore the file",
-            )
-        };
+        let corrupt = || problem("the trusted register is corrupt, or belongs to another root.key; restore the file");
         let mut reader = Reader::new(bytes.get(MAGIC.len()..).unwrap_or_default());
         let (Ok(sealed), Ok(incarnation)) = (reader.array(), reader.array()) else {
             return Err(corrupt());
@@ -171,10 +167,7 @@ mod tests {
         let scratch = Scratch::new("register");
         let mut one = register(&scratch, 1);
         one.initialize(&to(0))?;
-        assert!(matches!(
-            one.commit(&to(9), &to(1)),
-            Err(Error::RegisterChanged)
-        ));
+        assert!(matches!(one.commit(&to(9), &to(1)), Err(Error::RegisterChanged)));
         assert_eq!(one.read()?, to(0));
         Ok(())
     }
@@ -192,11 +185,7 @@ mod tests {
             replace_file(&path, &bad)?;
             assert!(one.read().is_err(), "byte {index}");
         }
-        for bad in [
-            &good[..good.len() - 1],
-            &[good.as_slice(), &[0]].concat(),
-            &[],
-        ] {
+        for bad in [&good[..good.len() - 1], &[good.as_slice(), &[0]].concat(), &[]] {
             replace_file(&path, bad)?;
             assert!(one.read().is_err(), "{} bytes", bad.len());
         }

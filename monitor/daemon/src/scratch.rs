@@ -9,10 +9,7 @@ impl Scratch {
     /// A new one.
     pub fn new(name: &str) -> Self {
         let random: [u8; 8] = crate::identity::random().expect("tests need random names");
-        let path = std::env::temp_dir().join(format!(
-            "zetakv-{name}-{}",
-            crate::identity::to_hex(&random)
-        ));
+        let path = std::env::temp_dir().join(format!("zetakv-{name}-{}", crate::identity::to_hex(&random)));
         std::fs::create_dir_all(&path).expect("tests need a directory");
         Self(path)
     }

@@ -274,8 +274,7 @@ mod tests {
     #[test]
     fn roundtrip() -> Result<(), Error> {
         let [_, second, _] = line()?;
-        let opened = SealedState::open(&second, &identity().sealing_key)
-            .map_err(|_| Error::RegisterChanged)?;
+        let opened = SealedState::open(&second, &identity().sealing_key).map_err(|_| Error::RegisterChanged)?;
         assert_eq!(opened.epoch()?, 2);
         assert_eq!(opened.history.range.count(), 1);
         assert_eq!(opened.carried.to_bytes(), [9; 16]);
@@ -306,18 +305,12 @@ mod tests {
             let mut bad = first.clone();
             bad[index] ^= 0x10;
             assert!(SealedState::open(&bad, &key).is_err(), "byte {index}");
-            assert!(
-                SealedState::open(&first[..index], &key).is_err(),
-                "cut at {index}"
-            );
+            assert!(SealedState::open(&first[..index], &key).is_err(), "cut at {index}");
         }
         assert!(SealedState::open(&first, &Secret::new([4; 32])).is_err());
         let plain = state([0; 32], History::default()).encode();
         for length in 0..plain.len() {
-            assert!(
-                SealedState::decode(&plain[..length]).is_err(),
-                "{length} bytes"
-            );
+            assert!(SealedState::decode(&plain[..length]).is_err(), "{length} bytes");
         }
         Ok(())
     }
@@ -330,16 +323,9 @@ mod tests {
         for offered in [&first, &first, &second] {
             let accepted = accept(offered, &INCARNATION, &identity(), &mut register);
             assert!(matches!(accepted, Ok(Some(_))));
-            assert_eq!(
-                register.read()?.sealed,
-                sealed_hash(offered),
-                "the register moves on"
-            );
+            assert_eq!(register.read()?.sealed, sealed_hash(offered), "the register moves on");
         }
-        assert_eq!(
-            refusal(&first, &mut register),
-            Some(ViolationCode::Rollback)
-        );
+        assert_eq!(refusal(&first, &mut register), Some(ViolationCode::Rollback));
         assert_eq!(refusal(&[], &mut register), Some(ViolationCode::Rollback));
         assert_eq!(register.read()?.sealed, sealed_hash(&second));
         assert!(matches!(
@@ -355,14 +341,8 @@ mod tests {
         let [first, second, third] = line()?;
         let [other_first, ..] = line()?; // of the same epoch, under another nonce
         let mut register = register(&scratch, sealed_hash(&first))?;
-        assert_eq!(
-            refusal(&third, &mut register),
-            Some(ViolationCode::Rollback)
-        );
-        assert_eq!(
-            refusal(&other_first, &mut register),
-            Some(ViolationCode::Rollback)
-        );
+        assert_eq!(refusal(&third, &mut register), Some(ViolationCode::Rollback));
+        assert_eq!(refusal(&other_first, &mut register), Some(ViolationCode::Rollback));
         assert!(matches!(
             accept(&second, &INCARNATION, &identity(), &mut register),
             Ok(Some(_))
@@ -379,10 +359,7 @@ mod tests {
             accept(&first, &[3; 16], &identity(), &mut register),
             Ok(Some(_))
         ));
-        assert_eq!(
-            refusal(&second, &mut register),
-            Some(ViolationCode::Rollback)
-        );
+        assert_eq!(refusal(&second, &mut register), Some(ViolationCode::Rollback));
         Ok(())
     }
 

@@ -64,9 +64,9 @@ impl SessionChanges {
     pub fn push(&self, change: SessionChange) {
         let mut changes = lock(&self.0);
         if let SessionChange::Close(session) = change {
-            let unseen = changes.iter().any(
-                |earlier| matches!(earlier, SessionChange::Open(keys) if keys.session == session),
-            );
+            let unseen = changes
+                .iter()
+                .any(|earlier| matches!(earlier, SessionChange::Open(keys) if keys.session == session));
             changes.retain(|earlier| earlier.session() != session);
             if unseen {
                 return;
@@ -102,10 +102,7 @@ impl Seats {
     pub fn take(&self, thread: ThreadId, connection: &Stream) -> Result<Option<Seat>, Error> {
         let handle = connection.try_clone()?;
         let mut seating = lock(&self.0);
-        let seat = seating
-            .free
-            .get_mut(usize::from(thread))
-            .and_then(Option::take);
+        let seat = seating.free.get_mut(usize::from(thread)).and_then(Option::take);
         if seat.is_some() {
             seating.connections.push(handle);
         }
@@ -156,10 +153,7 @@ mod tests {
     fn what_a_thread_has_seen_is_closed() {
         let changes = SessionChanges::default();
         changes.push(open(1));
-        assert!(matches!(
-            changes.take().as_slice(),
-            [SessionChange::Open(_)]
-        ));
+        assert!(matches!(changes.take().as_slice(), [SessionChange::Open(_)]));
         changes.push(SessionChange::SetRole(1, None));
         changes.push(open(2));
         changes.push(SessionChange::Close(1));

@@ -49,8 +49,7 @@ impl Default for EndedSessions {
 impl EndedSessions {
     /// Bytes of the encoding.
     pub fn encoded_bytes(&self) -> usize {
-        let session_bytes =
-            |session: &EndedSession| 8 + 16 + 32 + 2 + 8 * session.last_sequences.len();
+        let session_bytes = |session: &EndedSession| 8 + 16 + 32 + 2 + 8 * session.last_sequences.len();
         12 + self.sessions.values().map(session_bytes).sum::<usize>()
     }
 
@@ -79,9 +78,7 @@ impl EndedSessions {
             let incarnation = *reader.array()?;
             let former_key = Secret::new(*reader.array()?);
             let threads = reader.u16()?;
-            let last_sequences = (0..threads)
-                .map(|_| reader.u64())
-                .collect::<Result<_, _>>()?;
+            let last_sequences = (0..threads).map(|_| reader.u64()).collect::<Result<_, _>>()?;
             let session = EndedSession {
                 incarnation,
                 former_key,
@@ -89,10 +86,7 @@ impl EndedSessions {
             };
             sessions.insert(number, session);
         }
-        Ok(Self {
-            next_session,
-            sessions,
-        })
+        Ok(Self { next_session, sessions })
     }
 
     fn forget_oldest(&mut self) {
@@ -136,8 +130,7 @@ impl Sessions {
 
     /// The number that the next session will have; `None` if there are too many.
     pub fn next(&self) -> Option<u64> {
-        (self.live.len() < LIVE_MAX && self.ended.next_session < u64::MAX)
-            .then_some(self.ended.next_session)
+        (self.live.len() < LIVE_MAX && self.ended.next_session < u64::MAX).then_some(self.ended.next_session)
     }
 
     /// Open a session, with the number of [`Self::next`].
@@ -157,28 +150,13 @@ impl Sessions {
     }
 
     /// Answer who claims to have been the client of a session of an earlier incarnation, once.
-    pub fn answer_former<C: Crypto>(
-        &mut self,
-        claim: &FormerClaim<'_>,
-        crypto: &C,
-    ) -> FormerAnswer {
+    pub fn answer_former<C: Crypto>(&mut self, claim: &FormerClaim<'_>, crypto: &C) -> FormerAnswer {
         let proves = |session: &&EndedSession| {
             session.incarnation == *claim.incarnation
                 && session.incarnation != self.incarnation
-                && crypto.mac_is(
-                    &session.former_key,
-                    MacDomain::Former,
-                    &[claim.covered],
-                    claim.proof,
-                )
+                && crypto.mac_is(&session.former_key, MacDomain::Former, &[claim.covered], claim.proof)
         };
-        if self
-            .ended
-            .sessions
-            .get(&claim.session)
-            .filter(proves)
-            .is_none()
-        {
+        if self.ended.sessions.get(&claim.session).filter(proves).is_none() {
             return FormerAnswer::Unknown;
         }
         match self.ended.sessions.remove(&claim.session) {
@@ -193,10 +171,7 @@ impl Sessions {
         request: &UnverifiedAdminRequest<'_>,
         crypto: &C,
     ) -> Result<&LiveSession, Rejection> {
-        let session = self
-            .live
-            .get_mut(&request.session)
-            .ok_or(Rejection::UnknownSession)?;
+        let session = self.live.get_mut(&request.session).ok_or(Rejection::UnknownSession)?;
         let admin_key: &MacKey = &session.admin_key;
         if !crypto.mac_is(admin_key, MacDomain::Admin, &[request.covered], request.mac) {
             return Err(Rejection::BadMac);
@@ -272,11 +247,7 @@ mod tests {
         StandardCrypto::new([0; 32])
     }
 
-    fn claim<'a>(
-        incarnation: &'a IncarnationId,
-        session: u64,
-        proof: &'a [u8; 16],
-    ) -> FormerClaim<'a> {
+    fn claim<'a>(incarnation: &'a IncarnationId, session: u64, proof: &'a [u8; 16]) -> FormerClaim<'a> {
         FormerClaim {
             incarnation,
             session,
@@ -295,18 +266,13 @@ mod tests {
         before.open(live(BEFORE));
         before.note_last_sequences(1, &[5, 6]);
         let mut sessions = Sessions::new(NOW, before.to_ended());
-        let answer = |sessions: &mut Sessions, claim: FormerClaim<'_>| {
-            sessions.answer_former(&claim, &crypto())
-        };
+        let answer = |sessions: &mut Sessions, claim: FormerClaim<'_>| sessions.answer_former(&claim, &crypto());
 
         assert_eq!(
             answer(&mut sessions, claim(&BEFORE, 1, &[0; 16])),
             FormerAnswer::Unknown
         );
-        assert_eq!(
-            answer(&mut sessions, claim(&NOW, 1, &proof())),
-            FormerAnswer::Unknown
-        );
+        assert_eq!(answer(&mut sessions, claim(&NOW, 1, &proof())), FormerAnswer::Unknown);
         assert_eq!(
             answer(&mut sessions, claim(&BEFORE, 2, &proof())),
             FormerAnswer::Unknown
@@ -357,10 +323,7 @@ mod tests {
         let ended = sessions.to_ended();
         assert_eq!(ended.sessions.len(), ENDED_MAX);
         assert!(!ended.sessions.contains_key(&1), "the oldest is forgotten");
-        assert_eq!(
-            Sessions::new([9; 16], ended).next(),
-            Some(LIVE_MAX as u64 + 2)
-        );
+        assert_eq!(Sessions::new([9; 16], ended).next(), Some(LIVE_MAX as u64 + 2));
     }
 
     #[test]

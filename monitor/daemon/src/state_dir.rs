@@ -20,9 +20,7 @@ use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::identity::{
-    Identity, IncarnationId, KEY_BYTES, PublicKey, Secret, from_hex, random, to_hex,
-};
+use crate::identity::{Identity, IncarnationId, KEY_BYTES, PublicKey, Secret, from_hex, random, to_hex};
 use crate::register::{Commitment, FileRegister, TrustedRegister as _, replace_file};
 use crate::sealed::genesis_hash;
 
@@ -58,8 +56,7 @@ impl StateDirectory {
                     0o077,
                     "others can read it: chmod 600, and consider it known to them",
                 )?;
-                root_from(&bytes)
-                    .ok_or_else(|| problem(&root_path, "not 32 bytes: restore it from a copy"))?
+                root_from(&bytes).ok_or_else(|| problem(&root_path, "not 32 bytes: restore it from a copy"))?
             }
             None if path.join("fingerprint").exists() => {
                 return Err(problem(
@@ -97,11 +94,7 @@ impl StateDirectory {
         let path = self.path.join("admin.key");
         let seed = match read_file(&path)? {
             Some(text) => {
-                refuse_access_by_others(
-                    &path,
-                    0o077,
-                    "others can read it: remove it for a new one",
-                )?;
+                refuse_access_by_others(&path, 0o077, "others can read it: remove it for a new one")?;
                 std::str::from_utf8(&text)
                     .ok()
                     .and_then(|text| from_hex(text.trim_end().strip_prefix(ADMIN_KEY_PREFIX)?))
@@ -175,11 +168,7 @@ fn read_file(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
     }
 }
 
-fn refuse_access_by_others(
-    path: &Path,
-    forbidden_mode: u32,
-    advice: &'static str,
-) -> Result<(), Error> {
+fn refuse_access_by_others(path: &Path, forbidden_mode: u32, advice: &'static str) -> Result<(), Error> {
     let mode = fs::metadata(path)
         .map_err(Error::file("look at", path))?
         .permissions()

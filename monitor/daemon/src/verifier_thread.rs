@@ -77,10 +77,7 @@ impl Seat {
                 return message.write_to(stream);
             }
             if let Some(snapshot) = self.verifier.take_snapshot()
-                && self
-                    .events
-                    .send(Event::HandedOver(Box::new(snapshot)))
-                    .is_err()
+                && self.events.send(Event::HandedOver(Box::new(snapshot))).is_err()
             {
                 return Ok(());
             }

@@ -37,11 +37,7 @@ pub mod kind {
 }
 
 /// Read a message: its type, and its body into `body`, whose memory is used again. `None`: the connection ended between messages.
-pub fn read_message(
-    stream: &mut impl Read,
-    body: &mut Vec<u8>,
-    body_bytes_max: usize,
-) -> Result<Option<u8>, Error> {
+pub fn read_message(stream: &mut impl Read, body: &mut Vec<u8>, body_bytes_max: usize) -> Result<Option<u8>, Error> {
     body.clear();
     let mut header = [0; 5];
     loop {

@@ -41,12 +41,7 @@ fn crypto() -> StandardCrypto {
     StandardCrypto::new([0; 32]) // for MACs only
 }
 
-fn hello(
-    monitor: &[u8; 32],
-    ephemeral: &StaticSecret,
-    key: Option<&SigningKey>,
-    former: Option<&Former>,
-) -> Vec<u8> {
+fn hello(monitor: &[u8; 32], ephemeral: &StaticSecret, key: Option<&SigningKey>, former: Option<&Former>) -> Vec<u8> {
     let mut hello = vec![1, 0, u8::from(key.is_some()), 0];
     hello.extend_from_slice(PublicKey::from(ephemeral).as_bytes());
     hello.extend_from_slice(&key.map_or([0; 32], |key| key.verifying_key().to_bytes()));
@@ -65,8 +60,7 @@ fn hello(
 pub fn assert_signed(monitor: &[u8; 32], covered: &[u8], signature: &[u8]) {
     let signature = Signature::from_slice(signature).expect("64 bytes");
     let key = VerifyingKey::from_bytes(monitor).expect("a key");
-    key.verify_strict(covered, &signature)
-        .expect("signed by the monitor");
+    key.verify_strict(covered, &signature).expect("signed by the monitor");
 }
 
 impl Client {
@@ -79,9 +73,7 @@ impl Client {
     ) -> Result<Self, u16> {
         let ephemeral = StaticSecret::from(random::<32>().expect("random bytes"));
         let client_hello = hello(monitor, &ephemeral, key, former);
-        control
-            .connection
-            .send(kind::HELLO, &[&TOKEN, &client_hello]);
+        control.connection.send(kind::HELLO, &[&TOKEN, &client_hello]);
         let (answer, body) = control.connection.receive().expect("an answer");
         assert_eq!(body[..4], TOKEN);
         let server_hello = &body[4..];
@@ -178,16 +170,10 @@ impl Client {
     pub fn admin(&mut self, control: &mut Control, operation: &[u8]) -> (u8, u32, Vec<u8>) {
         self.admin_sequence += 1;
         let key = self.key(&[b"zetakv/1 admin"]);
-        let mut request = [
-            self.session.to_le_bytes(),
-            self.admin_sequence.to_le_bytes(),
-        ]
-        .concat();
+        let mut request = [self.session.to_le_bytes(), self.admin_sequence.to_le_bytes()].concat();
         request.extend_from_slice(operation);
         let mac = crypto().mac(&key, MacDomain::Admin, &[&request]);
-        control
-            .connection
-            .send(kind::ADMIN, &[&TOKEN, &request, &mac]);
+        control.connection.send(kind::ADMIN, &[&TOKEN, &request, &mac]);
 
         let body = control.connection.expect(kind::ADMIN_ANSWER);
         let answer = body.strip_prefix(&TOKEN).expect("the token");

@@ -37,8 +37,7 @@ fn a_failure_is_final_and_told_to_all() {
     let (mut control, started) = Control::start(&monitor, 2, &[]);
     let (mut zero, mut one) = (Log::open(&monitor, 0), Log::open(&monitor, 1));
     let admin = scratch.admin_key();
-    let client =
-        Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).expect("the admin");
+    let client = Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).expect("the admin");
 
     // a request before the fault, in the same piece of the log: its answer does not leave
     let request = client.request(1, 1, &[get(b"k")]);
@@ -79,10 +78,7 @@ fn an_epoch_with_a_record_that_nobody_evicted_does_not_hold() {
     let entries = [
         forged,
         Entry::NextEpoch,
-        Entry::EvictBlum {
-            slot: 1,
-            ts: at(2, 0),
-        },
+        Entry::EvictBlum { slot: 1, ts: at(2, 0) },
         Entry::VerifyEpoch,
     ];
     log.process(&entries);
@@ -104,10 +100,7 @@ fn a_wait_for_an_eviction_that_never_comes_ends() {
         value: value(b"v"),
     };
     let violation = one.process(&[early]).violation();
-    assert_eq!(
-        assert_failed(&monitor, control, CLOCK_NOT_PASSED),
-        violation
-    );
+    assert_eq!(assert_failed(&monitor, control, CLOCK_NOT_PASSED), violation);
 }
 
 #[test]
@@ -158,31 +151,17 @@ fn lengths_out_of_bounds_are_violations() {
         let scratch = Scratch::new();
         let monitor = MonitorProcess::start(&scratch, &[]);
         let (mut control, _) = Control::start(&monitor, 1, &[]);
-        control
-            .connection
-            .0
-            .write_all(&length.to_le_bytes())
-            .expect("it reads");
-        control
-            .connection
-            .0
-            .write_all(&[kind::HELLO; 100])
-            .expect("it reads");
+        control.connection.0.write_all(&length.to_le_bytes()).expect("it reads");
+        control.connection.0.write_all(&[kind::HELLO; 100]).expect("it reads");
         assert_failed(&monitor, control, BAD_HOST_MESSAGE);
     }
     let scratch = Scratch::new();
     let monitor = MonitorProcess::start(&scratch, &[]);
     let (control, _) = Control::start(&monitor, 1, &[]);
     let mut log = Log::open(&monitor, 0);
-    log.connection
-        .0
-        .write_all(&u32::MAX.to_le_bytes())
-        .expect("it reads");
+    log.connection.0.write_all(&u32::MAX.to_le_bytes()).expect("it reads");
     let violation = log.outputs().violation();
-    assert_eq!(
-        assert_failed(&monitor, control, BAD_HOST_MESSAGE),
-        violation
-    );
+    assert_eq!(assert_failed(&monitor, control, BAD_HOST_MESSAGE), violation);
 }
 
 /// A small generator of pseudorandom bytes: the seed replays a run.
@@ -226,11 +205,7 @@ fn nonsense_on_new_connections_harms_nobody() {
                 .write_all(&[&[3, 0, 0, 0, 1 + (round as u8 & 1)], bytes.as_slice()].concat()),
         };
     }
-    assert!(
-        log.process(&[Entry::Tick, add_first(leaf(b"k"))])
-            .list()
-            .is_empty()
-    );
+    assert!(log.process(&[Entry::Tick, add_first(leaf(b"k"))]).list().is_empty());
 }
 
 #[test]
@@ -245,15 +220,9 @@ fn nonsense_from_clients_is_refused_or_rejected() {
         let length = noise.next() % 200;
         let bytes = noise.bytes(4 + length);
         control.connection.send(kind::HELLO, &[&bytes]);
-        assert_eq!(
-            control.connection.expect(kind::HELLO_REFUSED)[..4],
-            bytes[..4]
-        );
+        assert_eq!(control.connection.expect(kind::HELLO_REFUSED)[..4], bytes[..4]);
         control.connection.send(kind::ADMIN, &[&bytes]);
-        assert_eq!(
-            control.connection.expect(kind::ADMIN_REJECTED)[..4],
-            bytes[..4]
-        );
+        assert_eq!(control.connection.expect(kind::ADMIN_REJECTED)[..4], bytes[..4]);
     }
     assert!(Client::open(&mut control, &monitor.fingerprint, None, None).is_ok());
 }

@@ -22,9 +22,7 @@ pub struct Connection(pub UnixStream);
 impl Connection {
     pub fn open(monitor: &MonitorProcess) -> Self {
         let stream = UnixStream::connect(monitor.socket()).expect("it listens");
-        stream
-            .set_read_timeout(Some(ANSWER_WAIT_MAX))
-            .expect("a timeout");
+        stream.set_read_timeout(Some(ANSWER_WAIT_MAX)).expect("a timeout");
         Self(stream)
     }
 
@@ -110,8 +108,7 @@ impl Control {
     }
 
     pub fn close_session(&mut self, session: u64) {
-        self.connection
-            .send(kind::CLOSE_SESSION, &[&session.to_le_bytes()]);
+        self.connection.send(kind::CLOSE_SESSION, &[&session.to_le_bytes()]);
     }
 }
 
@@ -123,10 +120,7 @@ pub struct Log {
 impl Log {
     pub fn open(monitor: &MonitorProcess, thread: u16) -> Self {
         let mut connection = Connection::open(monitor);
-        connection.send(
-            kind::LOG_CONNECTION,
-            &[&1u16.to_le_bytes(), &thread.to_le_bytes()],
-        );
+        connection.send(kind::LOG_CONNECTION, &[&1u16.to_le_bytes(), &thread.to_le_bytes()]);
         Self { connection }
     }
 

@@ -28,10 +28,7 @@ impl Scratch {
 
     pub fn admin_key(&self) -> SigningKey {
         let text = std::fs::read_to_string(self.state().join("admin.key")).expect("admin.key");
-        let hex = text
-            .trim_end()
-            .strip_prefix("zetakv-key-1 ")
-            .expect("its format");
+        let hex = text.trim_end().strip_prefix("zetakv-key-1 ").expect("its format");
         SigningKey::from_bytes(&from_hex(hex).expect("hex"))
     }
 }
@@ -63,12 +60,7 @@ impl MonitorProcess {
     }
 
     pub fn start_tcp(scratch: &Scratch) -> Self {
-        Self::run(
-            &scratch.state(),
-            &["--listen", "127.0.0.1:0"],
-            &[],
-            Path::new(""),
-        )
+        Self::run(&scratch.state(), &["--listen", "127.0.0.1:0"], &[], Path::new(""))
     }
 
     fn run(state: &Path, address: &[&str], options: &[&str], socket: &Path) -> Self {

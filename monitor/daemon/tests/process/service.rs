@@ -14,14 +14,7 @@ const SEALED_STATE_INVALID: u16 = 42;
 const BAD_HOST_MESSAGE: u16 = 43;
 
 /// Run a request with a `put` of `new` and a `get` on the record in slot 1.
-fn put_and_get(
-    log: &mut Log,
-    client: &Client,
-    thread: u16,
-    sequence: u64,
-    key: &[u8],
-    new: &[u8],
-) -> u64 {
+fn put_and_get(log: &mut Log, client: &Client, thread: u16, sequence: u64, key: &[u8], new: &[u8]) -> u64 {
     let request = client.request(thread, sequence, &[put(key, new), get(key)]);
     let outputs = log.process(&[Entry::Request(&request), run(1), run(1)]);
     let [Output::Admitted(role), Output::Receipt(receipt)] = outputs.list()[..] else {
@@ -45,11 +38,7 @@ fn assert_certificate(certificate: &[u8], monitor: &MonitorProcess, client: &Cli
     assert_eq!(certificate[..4], *b"ZKC1");
     assert_eq!(certificate[20..36], client.incarnation);
     assert_eq!(certificate[36..40], epoch.to_le_bytes());
-    assert_signed(
-        &monitor.fingerprint,
-        &certificate[..104],
-        &certificate[104..],
-    );
+    assert_signed(&monitor.fingerprint, &certificate[..104], &certificate[104..]);
 }
 
 #[test]
@@ -67,12 +56,8 @@ fn one_thread_through_epochs_restarts_and_rollbacks() {
     assert_eq!((started.epoch, started.open), (1, false));
     assert!(started.certificate.is_empty());
     let mut log = Log::open(&monitor, 0);
-    let client =
-        Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).expect("the admin");
-    assert_eq!(
-        (client.role, client.session, client.epoch),
-        (Role::Admin as u8, 1, 0)
-    );
+    let client = Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).expect("the admin");
+    assert_eq!((client.role, client.session, client.epoch), (Role::Admin as u8, 1, 0));
     assert_eq!(client.incarnation, started.incarnation);
 
     // epoch 1: the record is new, and goes to Blum at the cut
@@ -103,24 +88,13 @@ fn one_thread_through_epochs_restarts_and_rollbacks() {
 
     // epoch 2
     put_and_get(&mut log, &client, 0, 2, b"k", b"two");
-    cut(
-        &mut log,
-        2,
-        &[Entry::EvictBlum {
-            slot: 1,
-            ts: at(3, 0),
-        }],
-    );
+    cut(&mut log, 2, &[Entry::EvictBlum { slot: 1, ts: at(3, 0) }]);
     let second = control.sealed(2);
     let second_certificate = control.durable(2);
     assert_certificate(&second_certificate, &monitor, &client, 2);
-    let knows =
-        Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).expect("the admin");
+    let knows = Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).expect("the admin");
     assert_eq!(knows.epoch, 2);
-    assert_eq!(
-        second_certificate[40..72],
-        *certificate_hash(&first_certificate)
-    );
+    assert_eq!(second_certificate[40..72], *certificate_hash(&first_certificate));
     assert_eq!(knows.head, *certificate_hash(&second_certificate));
 
     // what runs now is lost with the incarnation
@@ -147,10 +121,7 @@ fn one_thread_through_epochs_restarts_and_rollbacks() {
     assert_eq!(Control::start_refused(&monitor, &first), ROLLBACK);
     let mut changed = second.clone();
     changed[100] ^= 1;
-    assert_eq!(
-        Control::start_refused(&monitor, &changed),
-        SEALED_STATE_INVALID
-    );
+    assert_eq!(Control::start_refused(&monitor, &changed), SEALED_STATE_INVALID);
 
     let (mut control, again) = Control::start(&monitor, 1, &second);
     assert_eq!((again.instance, again.epoch), (started.instance, 3));
@@ -158,25 +129,13 @@ fn one_thread_through_epochs_restarts_and_rollbacks() {
     assert_eq!(again.certificate, second_certificate);
     let mut log = Log::open(&monitor, 0);
     let former = client.former();
-    let client = Client::open(
-        &mut control,
-        &monitor.fingerprint,
-        Some(&admin),
-        Some(&former),
-    )
-    .expect("the admin");
+    let client = Client::open(&mut control, &monitor.fingerprint, Some(&admin), Some(&former)).expect("the admin");
     assert_eq!(
         (client.former_status, &client.former_last[..]),
         (1, &[2][..]),
         "the third request was lost"
     );
-    let asks_again = Client::open(
-        &mut control,
-        &monitor.fingerprint,
-        Some(&admin),
-        Some(&former),
-    )
-    .expect("the admin");
+    let asks_again = Client::open(&mut control, &monitor.fingerprint, Some(&admin), Some(&former)).expect("the admin");
     assert_eq!(asks_again.former_status, 2);
 
     // the record's multiset element was carried over; a crash between sealed and durable certifies at the next start
@@ -192,14 +151,7 @@ fn one_thread_through_epochs_restarts_and_rollbacks() {
         .is_empty()
     );
     put_and_get(&mut log, &client, 0, 1, b"k", b"three");
-    cut(
-        &mut log,
-        3,
-        &[Entry::EvictBlum {
-            slot: 1,
-            ts: at(4, 0),
-        }],
-    );
+    cut(&mut log, 3, &[Entry::EvictBlum { slot: 1, ts: at(4, 0) }]);
     let third = control.sealed(3);
     drop((control, log));
     let (control, started) = Control::start(&monitor, 1, &third);
@@ -218,11 +170,10 @@ fn a_sealed_state_that_was_kept_back_does_not_come_back() {
     let admin = scratch.admin_key();
     let (mut control, _) = Control::start(&monitor, 1, &[]);
     let mut log = Log::open(&monitor, 0);
+    let client = Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).expect("the admin");
     cut(&mut log, 1, &[]);
     let first = control.sealed(1);
     control.durable(1);
-    let client =
-        Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).expect("the admin");
     log.process(&[add_first(leaf(b"k"))]);
     put_and_get(&mut log, &client, 0, 1, b"k", b"v");
     let drained = Entry::EvictBlumMerkle {
@@ -237,14 +188,8 @@ fn a_sealed_state_that_was_kept_back_does_not_come_back() {
     // the host starts without the second, and has the client told that nothing of its session took effect
     let (mut control, _) = Control::start(&monitor, 1, &first);
     let former = client.former();
-    let told = Client::open(
-        &mut control,
-        &monitor.fingerprint,
-        Some(&admin),
-        Some(&former),
-    )
-    .expect("the admin");
-    assert_eq!(told.former_status, 2);
+    let told = Client::open(&mut control, &monitor.fingerprint, Some(&admin), Some(&former)).expect("the admin");
+    assert_eq!((told.former_status, &told.former_last[..]), (1, &[0][..]));
     drop(control);
     // so that cannot come back, and be certified
     assert_eq!(Control::start_refused(&monitor, &second), ROLLBACK);
@@ -264,13 +209,7 @@ fn a_record_moves_between_two_threads() {
     let monitor = MonitorProcess::start(&scratch, &[]);
     let (mut control, _) = Control::start(&monitor, 2, &[]);
     let (mut zero, mut one) = (Log::open(&monitor, 0), Log::open(&monitor, 1));
-    let client = Client::open(
-        &mut control,
-        &monitor.fingerprint,
-        Some(&scratch.admin_key()),
-        None,
-    )
-    .expect("the admin");
+    let client = Client::open(&mut control, &monitor.fingerprint, Some(&scratch.admin_key()), None).expect("the admin");
 
     zero.process(&[add_first(leaf(b"k"))]);
     put_and_get(&mut zero, &client, 0, 1, b"k", b"zero");
@@ -296,14 +235,7 @@ fn a_record_moves_between_two_threads() {
     put_and_get(&mut one, &client, 1, 1, b"k", b"one");
 
     cut(&mut zero, 1, &[]);
-    cut(
-        &mut one,
-        1,
-        &[Entry::EvictBlum {
-            slot: 1,
-            ts: at(2, 0),
-        }],
-    );
+    cut(&mut one, 1, &[Entry::EvictBlum { slot: 1, ts: at(2, 0) }]);
     control.sealed(1);
     assert_certificate(&control.durable(1), &monitor, &client, 1);
 }
@@ -315,17 +247,13 @@ fn a_closed_session_is_rejected_and_still_remembered() {
     let admin = scratch.admin_key();
     let (mut control, _) = Control::start(&monitor, 1, &[]);
     let mut log = Log::open(&monitor, 0);
-    let client =
-        Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).expect("the admin");
+    let client = Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).expect("the admin");
     log.process(&[add_first(leaf(b"k"))]);
     put_and_get(&mut log, &client, 0, 1, b"k", b"v");
     control.close_session(client.session);
     Client::open(&mut control, &monitor.fingerprint, None, None).err(); // its answer shows that the control thread has come so far
     let request = client.request(0, 2, &[get(b"k")]);
-    assert_eq!(
-        log.process(&[Entry::Request(&request)]).list(),
-        [Output::Rejected(1)]
-    );
+    assert_eq!(log.process(&[Entry::Request(&request)]).list(), [Output::Rejected(1)]);
     cut(
         &mut log,
         1,
@@ -341,17 +269,8 @@ fn a_closed_session_is_rejected_and_still_remembered() {
 
     let (mut control, _) = Control::start(&monitor, 1, &sealed);
     let former = client.former();
-    let client = Client::open(
-        &mut control,
-        &monitor.fingerprint,
-        Some(&admin),
-        Some(&former),
-    )
-    .expect("the admin");
-    assert_eq!(
-        (client.former_status, &client.former_last[..]),
-        (1, &[1][..])
-    );
+    let client = Client::open(&mut control, &monitor.fingerprint, Some(&admin), Some(&former)).expect("the admin");
+    assert_eq!((client.former_status, &client.former_last[..]), (1, &[1][..]));
 }
 
 #[test]
@@ -366,14 +285,9 @@ fn admins_manage_clients_and_roles_are_enforced() {
 
     let refusal = |control: &mut Control, key| Client::open(control, &pin, key, None).err();
     assert_eq!(refusal(&mut control, None), Some(4), "a key is required");
-    assert_eq!(
-        refusal(&mut control, Some(&reader_key)),
-        Some(3),
-        "not authorized yet"
-    );
+    assert_eq!(refusal(&mut control, Some(&reader_key)), Some(3), "not authorized yet");
 
-    let mut admin =
-        Client::open(&mut control, &pin, Some(&scratch.admin_key()), None).expect("the admin");
+    let mut admin = Client::open(&mut control, &pin, Some(&scratch.admin_key()), None).expect("the admin");
     let add = [&[1, Role::Read as u8], reader_public.as_slice(), &[1, b'r']].concat();
     assert_eq!(admin.admin(&mut control, &add), (0, 1, vec![]));
     assert_eq!(admin.admin(&mut control, &add).0, 3, "there already");
@@ -382,9 +296,7 @@ fn admins_manage_clients_and_roles_are_enforced() {
     assert_eq!((status, &listed[..2]), (0, &[2, 0][..]));
     let own_key = scratch.admin_key().verifying_key().to_bytes();
     assert_eq!(
-        admin
-            .admin(&mut control, &[&[2], own_key.as_slice()].concat())
-            .0,
+        admin.admin(&mut control, &[&[2], own_key.as_slice()].concat()).0,
         6,
         "the last admin"
     );
@@ -393,32 +305,21 @@ fn admins_manage_clients_and_roles_are_enforced() {
     assert_eq!(reader.role, Role::Read as u8);
     assert_eq!(reader.admin(&mut control, &[3]).0, 2, "no admin");
     let request = reader.request(0, 1, &[put(b"k", b"v"), get(b"k")]);
-    let outputs = log.process(&[
-        add_first(leaf(b"k")),
-        Entry::Request(&request),
-        run(1),
-        run(1),
-    ]);
+    let outputs = log.process(&[add_first(leaf(b"k")), Entry::Request(&request), run(1), run(1)]);
     let [Output::Admitted(Role::Read), Output::Receipt(receipt)] = outputs.list()[..] else {
         panic!("{:?}", outputs.list());
     };
     let (_, results) = reader.check_receipt(&request, receipt);
     assert_eq!(
         results,
-        [
-            OperationResult::Forbidden,
-            OperationResult::Value(Commitment::Null)
-        ]
+        [OperationResult::Forbidden, OperationResult::Value(Commitment::Null)]
     );
 
     let remove = [&[2], reader_public.as_slice()].concat();
     assert_eq!(admin.admin(&mut control, &remove).0, 0);
     assert_eq!(admin.admin(&mut control, &remove).0, 4, "not there");
     let request = reader.request(0, 2, &[get(b"k")]);
-    assert_eq!(
-        log.process(&[Entry::Request(&request)]).list(),
-        [Output::Rejected(1)]
-    );
+    assert_eq!(log.process(&[Entry::Request(&request)]).list(), [Output::Rejected(1)]);
     assert_eq!(refusal(&mut control, Some(&reader_key)), Some(3));
 
     // what the admin changed is in the sealed state
@@ -469,10 +370,7 @@ fn one_control_connection_at_a_time() {
         "nothing is started"
     );
     let (control, _) = Control::start(&monitor, 1, &[]);
-    assert_eq!(
-        refused(Control::open(&monitor).connection),
-        BAD_HOST_MESSAGE
-    );
+    assert_eq!(refused(Control::open(&monitor).connection), BAD_HOST_MESSAGE);
     assert_eq!(
         refused(Log::open(&monitor, 1).connection),
         BAD_HOST_MESSAGE,
@@ -542,9 +440,7 @@ fn tcp_says_where() {
     let mut stream = std::net::TcpStream::connect(address).expect("it listens");
     let mut body = Vec::new();
     zetakv_monitor::wire::write_message(&mut stream, kind::CONTROL, &[&[1, 0]]).expect("it reads");
-    zetakv_monitor::wire::write_message(&mut stream, kind::START, &[&[1, 0, 16, 0, 0, 0]])
-        .expect("it reads");
-    let answer =
-        zetakv_monitor::wire::read_message(&mut stream, &mut body, 1000).expect("an answer");
+    zetakv_monitor::wire::write_message(&mut stream, kind::START, &[&[1, 0, 16, 0, 0, 0]]).expect("it reads");
+    let answer = zetakv_monitor::wire::read_message(&mut stream, &mut body, 1000).expect("an answer");
     assert_eq!(answer, Some(kind::STARTED));
 }
