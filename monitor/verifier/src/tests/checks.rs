@@ -131,6 +131,17 @@ fn every_check_has_a_scenario() {
 }
 
 #[test]
+fn every_check_is_documented() {
+    let document = include_str!("../../../../docs/verification.md");
+    for name in names_in_the_source() {
+        let lines = document
+            .lines()
+            .filter(|line| line.starts_with('|') && line.contains(&std::format!("`{name}` |")));
+        assert_eq!(lines.count(), 1, "{name}");
+    }
+}
+
+#[test]
 fn every_code_of_a_thread_has_a_scenario() {
     let of_threads = ViolationCode::ALL
         .iter()
