@@ -76,7 +76,7 @@ class Children:
         await loop.create_unix_server(lambda: FrameProtocol(self._received, self._lost), str(path))
 
     async def start(self, module: str, name: str, config: ChildConfig, descriptors: Sequence[int] = ()) -> Child:
-        """Start `python -m module CONFIG`."""
+        """Start `python -m module CONFIG` with open `descriptors` to inherit."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # the package that this process runs, and not one that the current directory happens to hold

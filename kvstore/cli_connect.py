@@ -14,10 +14,8 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from kvstore_client import KV, IntegrityError, KVStoreError, ViolationError, connect
 
-from kvstore.children import ServiceError
-from kvstore.config import PORT_DEFAULT, ConfigError
+from kvstore.config import PORT_DEFAULT
 from kvstore.local import state_directory
-from kvstore.storage import StorageError
 from kvstore.violation import IntegrityViolationError
 
 EXIT_ERROR: Final = 1

@@ -18,7 +18,9 @@ _OPEN_WARNING = (
     "WARNING: --open: anyone who can reach this server may read and write every record, without a key. "
     "Answers are still verified; who gives the orders is not."
 )
-_UNVERIFIED_WARNING = "WARNING: --unverified: there is no monitor. Nothing is checked, and clients must believe whatever this server says."
+_UNVERIFIED_WARNING = (
+    "WARNING: --unverified: there is no monitor. Nothing is checked; clients must believe what it says."
+)
 
 
 def run_service(config: ServeConfig) -> None:

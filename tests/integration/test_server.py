@@ -1,6 +1,7 @@
 """The whole service with real processes: every worker count, restarts, crashes, hostile clients."""
 
 import asyncio
+import json
 import os
 import random
 import shutil
@@ -229,6 +230,9 @@ async def test_a_changed_record_is_named_to_client_operator_and_status(tmp_path:
             assert caught.value.violation.key_bits == store_key_of(b"key 7")[1:]
             with pytest.raises(ViolationError):
                 await watcher.get(b"key 8")
+        status = await asyncio.to_thread(service.zetakv, "status", "--json")
+        assert status.returncode == 3
+        assert json.loads(status.stdout)["violation"]["key_hash"] == store_key_of(b"key 7")[1:].hex()
         code, output = await service.ends(terminate=True)
         assert code == 3
         assert "INTEGRITY VIOLATION hash_mismatch" in output
