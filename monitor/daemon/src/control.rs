@@ -159,13 +159,16 @@ fn run(
                 None
             }
         };
-        match monitor.failure() {
-            Some(failure) if !failure_told => {
-                write_message(stream, kind::FAILED, &[&failure.signed])?; // in place of what would have been the reply
-                failure_told = true;
+        if let Some(failure) = monitor.failure()
+            && !failure_told
+        {
+            write_message(stream, kind::FAILED, &[&failure.signed])?;
+            failure_told = true;
+            if !failed {
+                continue; // what was prepared when the monitor was not known to have failed does not leave
             }
-            _ => send(stream, reply)?,
         }
+        send(stream, reply)?;
     }
     Ok(())
 }
