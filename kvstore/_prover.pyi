@@ -7,7 +7,9 @@ its `log()` is always b"", and `absorb(b"")` gives its frames.
 """
 
 from collections.abc import Sequence
-from typing import final
+from typing import Self, final
+
+__all__ = ["FrameError", "PlainEngine", "Prover", "ProverError", "decode_record", "encode_record", "store_key_of"]
 
 class FrameError(ValueError):
     """A client's frame is malformed or does not match its commitments. `args == (code, text)`, protocol section 6."""
@@ -20,8 +22,8 @@ class ProverError(RuntimeError):
 
 @final
 class Prover:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         thread: int,
         threads: int,
@@ -33,7 +35,7 @@ class Prover:
         key_bytes_max: int,
         value_bytes_max: int,
         response_bytes_max: int,
-    ) -> None:
+    ) -> Self:
         """`epoch`: the first open epoch. `fresh`: there is no sealed state; thread 0 then writes the spine first.
 
         `previous_threads`: the number of threads at the last checkpoint (owner of what is in Blum); = threads if fresh.
@@ -95,9 +97,9 @@ class Prover:
 
 @final
 class PlainEngine:
-    def __init__(
-        self, *, thread: int, threads: int, epoch: int, key_bytes_max: int, value_bytes_max: int, response_bytes_max: int
-    ) -> None: ...
+    def __new__(
+        cls, *, thread: int, threads: int, epoch: int, key_bytes_max: int, value_bytes_max: int, response_bytes_max: int
+    ) -> Self: ...
     def submit(self, origin: int, body: bytes) -> None: ...
     def submit_resume(self, origin: int, body: bytes) -> None:
         """Raises FrameError: there is no session to resume."""
