@@ -31,7 +31,7 @@ class AuthorizedClients:
     async def add(self, name: str, public_key: bytes, role: Role) -> Written:
         """Admit a client by its Ed25519 public key (32 bytes). `name`: at most 64 bytes of UTF-8, for people.
 
-        Raises ForbiddenError if this client is no admin, RefusedError if the monitor declines, ResultLostError or
+        Raises ForbiddenError if this client is no admin, RefusedError if the monitor declines,
         OutcomeUnknownError if the connection is lost.
         """
         return self._written(await self._ask(AdminOp.ADD, encode_client_entry(role, public_key, name)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from kvstore_client._errors import KVStoreError, ProtocolError, ResultLostError
+from kvstore_client._errors import KVStoreError, OutcomeUnknownError, ProtocolError
 from kvstore_client._frames import FrameType, encode_frame
 from kvstore_client._messages import AdminAnswer, AdminOp, UnverifiedAdminAnswer, encode_admin_request
 
@@ -76,9 +76,13 @@ class AdminLine:
         self._finish(UnverifiedAdminAnswer(body).verify(self._key, self._request), None)
 
     def rejected(self) -> bool:
-        """Whether the rejection is explained by the former copy having run. False: the connection is of no use."""
+        """Whether the rejection may come of the former copy having run. False: the connection is of no use.
+
+        Only the host says so, which may as well have changed or dropped both copies: nothing is known of the change.
+        """
         if self._sent_again:
-            self._finish(None, ResultLostError("the change ran, but the connection was lost with its answer"))
+            text = "the connection was lost with the answer: the change may have run or not; list the clients to see"
+            self._finish(None, OutcomeUnknownError(text))
         return self._sent_again
 
     def fail(self, error: KVStoreError) -> None:

@@ -447,7 +447,7 @@ async def test_admin_request_over_a_lost_connection(monitor: Monitor, host: Host
         await asyncio.sleep(0.05)
         host.to_client = honest
         host.drop_connections()
-        with pytest.raises(ResultLostError):
+        with pytest.raises(OutcomeUnknownError):
             await change
         assert len(await kv.clients.list()) == 1
 
