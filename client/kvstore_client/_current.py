@@ -54,7 +54,7 @@ class Current:
         return admin_busy or any(lane.queue or lane.in_flight for lane in self.lanes)
 
     def explains_rejection(self, thread: int, sequence: int) -> bool:
-        """Whether a rejection is of an admin request that was sent twice, and tells that the first one ran."""
+        """Whether a rejection is of an admin request that was sent twice, the first of which may have run."""
         admin = self.admin
         if admin is None or not admin.pending or admin.sequence != sequence:
             return False
