@@ -57,10 +57,7 @@ impl<S: Clone + Default> Aggregator<S> {
             key: Key::ROOT,
         };
         // threads of one monitor hand over each epoch once and in order; were it otherwise, nothing would hold
-        let place = self
-            .snapshots
-            .get_mut(usize::from(snapshot.thread))
-            .ok_or(mismatch)?;
+        let place = self.snapshots.get_mut(usize::from(snapshot.thread)).ok_or(mismatch)?;
         if snapshot.epoch != self.epoch || place.is_some() {
             return Err(mismatch);
         }
@@ -77,12 +74,7 @@ impl<S: Clone + Default> Aggregator<S> {
         let (mut added, mut evicted, mut evicted_next) = (S::default(), S::default(), S::default());
         let mut root = None;
         let mut sessions = BTreeMap::new();
-        for (thread, snapshot) in self
-            .snapshots
-            .iter_mut()
-            .filter_map(Option::take)
-            .enumerate()
-        {
+        for (thread, snapshot) in self.snapshots.iter_mut().filter_map(Option::take).enumerate() {
             crypto.merge(&mut added, &snapshot.added);
             crypto.merge(&mut evicted, &snapshot.evicted);
             crypto.merge(&mut evicted_next, &snapshot.evicted_next);

@@ -200,12 +200,7 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
     }
 
     /// What its parent in the cache knows of a record that is to be evicted: this record, and whether it is linked.
-    pub fn check_above(
-        &mut self,
-        slot: Slot,
-        record: &Record,
-        parent: Slot,
-    ) -> Result<Above<'_>, Fault> {
+    pub fn check_above(&mut self, slot: Slot, record: &Record, parent: Slot) -> Result<Above<'_>, Fault> {
         let above = self.above(parent, &record.key)?;
         let names_record = above.side.is_some_and(|child| child.key == record.key);
         check!(evict_side_names_record: names_record, else SideNamesOther(record.key));
@@ -218,12 +213,7 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
     }
 
     /// Evict a record, and write its hash into its parent.
-    pub fn evict_merkle<C: Crypto>(
-        &mut self,
-        crypto: &C,
-        slot: Slot,
-        parent: Slot,
-    ) -> Result<(), Fault> {
+    pub fn evict_merkle<C: Crypto>(&mut self, crypto: &C, slot: Slot, parent: Slot) -> Result<(), Fault> {
         let record = self.evictable(slot)?;
         let above = self.check_above(slot, &record, parent)?;
         *above.side = Some(Child {
@@ -237,12 +227,7 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
     }
 
     /// Note in its parent that a linked record is now in Blum, and empty its slot.
-    pub fn evict_to_blum(
-        &mut self,
-        slot: Slot,
-        record: &Record,
-        parent: Slot,
-    ) -> Result<(), Fault> {
+    pub fn evict_to_blum(&mut self, slot: Slot, record: &Record, parent: Slot) -> Result<(), Fault> {
         let above = self.check_above(slot, record, parent)?;
         if let Some(child) = above.side {
             child.in_blum = true;

@@ -30,11 +30,7 @@ impl<'a> Reader<'a> {
 
     /// Refuse trailing bytes.
     pub const fn end(&self) -> Result<(), Malformed> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(Malformed)
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed) }
     }
 
     /// The next `count` bytes.

@@ -63,11 +63,7 @@ pub enum Entry<'a> {
     /// Evict to Blum a record that was added from Blum.
     EvictBlum { slot: Slot, ts: Timestamp },
     /// Evict to Blum a record that was added by Merkle, and note it in its parent.
-    EvictBlumMerkle {
-        slot: Slot,
-        parent: Slot,
-        ts: Timestamp,
-    },
+    EvictBlumMerkle { slot: Slot, parent: Slot, ts: Timestamp },
     /// Begin to close the epoch.
     NextEpoch,
     /// Hand the closing epoch over.
@@ -129,9 +125,7 @@ impl<'a> Entry<'a> {
                 }
                 Self::Run(Slots::new(&slots[..count]).ok_or(Malformed)?)
             }
-            11 => Self::RunAbsent {
-                parent: reader.u32()?,
-            },
+            11 => Self::RunAbsent { parent: reader.u32()? },
             12 => Self::Resume(reader.array()?),
             _ => return Err(Malformed),
         })

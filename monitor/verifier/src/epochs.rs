@@ -36,12 +36,7 @@ pub(crate) struct Epochs<S> {
 
 impl<S: Clone + Default> Epochs<S> {
     /// At the start of the epoch after `certified_epoch`, of which `carried` has been evicted already; `None` if there is none.
-    pub fn new(
-        thread: ThreadId,
-        certified_epoch: u32,
-        carried: S,
-        clocks: Arc<Clocks>,
-    ) -> Option<Self> {
+    pub fn new(thread: ThreadId, certified_epoch: u32, carried: S, clocks: Arc<Clocks>) -> Option<Self> {
         Some(Self {
             thread,
             clocks,
@@ -110,11 +105,7 @@ impl<S: Clone + Default> Epochs<S> {
     }
 
     /// Note that a record was added which `thread` evicted at `ts`, and pass that moment.
-    pub fn add<C: Crypto<Sum = S>>(
-        &mut self,
-        crypto: &C,
-        element: &Element<'_>,
-    ) -> Result<(), Fault> {
+    pub fn add<C: Crypto<Sum = S>>(&mut self, crypto: &C, element: &Element<'_>) -> Result<(), Fault> {
         crypto.add_element(element.ts.epoch, &mut self.added, element);
         self.pass(element.ts, element.key)
     }
@@ -128,9 +119,7 @@ impl<S: Clone + Default> Epochs<S> {
         ts: Timestamp,
     ) -> Result<(), Fault> {
         check!(evict_in_epoch_of_clock: ts.epoch == self.clock.epoch, else TimestampEpoch(*key));
-        let key_is_later = self
-            .last_evict_key
-            .is_none_or(|last| last.cmp_post_order(key).is_lt());
+        let key_is_later = self.last_evict_key.is_none_or(|last| last.cmp_post_order(key).is_lt());
         let is_later = ts > self.clock || (ts == self.clock && key_is_later);
         check!(evict_later_than_before: is_later, else TimestampNotIncreasing(*key));
         let element = Element {

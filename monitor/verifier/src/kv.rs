@@ -82,9 +82,7 @@ impl StateMachine for KeyValue {
             Action::Delete => write(value, Commitment::Null),
             Action::Insert(_) if !value.is_null() => OperationResult::Exists,
             Action::Insert(new) => write(value, new),
-            Action::CompareAndSet(expected, _) if *value != expected => {
-                OperationResult::Mismatch(*value)
-            }
+            Action::CompareAndSet(expected, _) if *value != expected => OperationResult::Mismatch(*value),
             Action::CompareAndSet(_, new) => write(value, new),
             Action::Increment(delta) => increment(value, delta),
         }
@@ -128,10 +126,7 @@ mod tests {
     use super::*;
 
     fn run(action: Action, value: &mut Commitment) -> OperationResult {
-        let operation = Operation {
-            key: [0; 32],
-            action,
-        };
+        let operation = Operation { key: [0; 32], action };
         KeyValue::apply(&operation, core::slice::from_mut(value))
     }
 
@@ -145,10 +140,7 @@ mod tests {
             run(Action::CompareAndSet(b, a), &mut value),
             OperationResult::Mismatch(a)
         );
-        assert_eq!(
-            run(Action::CompareAndSet(a, b), &mut value),
-            OperationResult::Ok
-        );
+        assert_eq!(run(Action::CompareAndSet(a, b), &mut value), OperationResult::Ok);
         assert_eq!(run(Action::Get, &mut value), OperationResult::Value(b));
         assert_eq!(run(Action::Delete, &mut value), OperationResult::Ok);
         assert_eq!(value, Commitment::Null);
@@ -162,15 +154,9 @@ mod tests {
             run(Action::Increment(-5), &mut value),
             OperationResult::Value(number(-5))
         );
-        assert_eq!(
-            run(Action::Increment(i64::MIN), &mut value),
-            OperationResult::Overflow
-        );
+        assert_eq!(run(Action::Increment(i64::MIN), &mut value), OperationResult::Overflow);
         assert_eq!(value, number(-5));
         value = Commitment::of(b"seven");
-        assert_eq!(
-            run(Action::Increment(1), &mut value),
-            OperationResult::NotANumber
-        );
+        assert_eq!(run(Action::Increment(1), &mut value), OperationResult::NotANumber);
     }
 }

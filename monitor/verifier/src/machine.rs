@@ -113,11 +113,7 @@ pub trait StateMachine {
 }
 
 /// Run an operation for a client of a role.
-pub fn execute<M: StateMachine>(
-    operation: &M::Operation,
-    role: Role,
-    values: &mut [Commitment],
-) -> OperationResult {
+pub fn execute<M: StateMachine>(operation: &M::Operation, role: Role, values: &mut [Commitment]) -> OperationResult {
     if role < M::role(operation) {
         OperationResult::Forbidden
     } else {

@@ -66,8 +66,7 @@ impl Queue {
 
     /// Whether there is room for one more, with operations of so many bytes.
     pub fn has_room(&self, bytes: usize) -> bool {
-        self.waiting.len() < QUEUED_MAX
-            && self.operations.len() - self.read + bytes <= self.bytes_max
+        self.waiting.len() < QUEUED_MAX && self.operations.len() - self.read + bytes <= self.bytes_max
     }
 
     /// Put a request at the end; there must be room for it.

@@ -11,9 +11,7 @@ use crate::crypto::{Crypto, Mac, MacKey};
 use crate::entry::ThreadId;
 use crate::machine::Role;
 use crate::queue::{Queue, QueuedResume};
-use crate::request::{
-    MacDomain, RESUME_BYTES, Rejection, RequestHeader, UnverifiedRequest, UnverifiedResume,
-};
+use crate::request::{MacDomain, RESUME_BYTES, Rejection, RequestHeader, UnverifiedRequest, UnverifiedResume};
 
 /// Generation of a new session.
 const FIRST_GENERATION: u32 = 1;
@@ -139,11 +137,7 @@ impl Sessions {
     }
 
     /// Check a resume, and begin its generation.
-    pub fn resume<C: Crypto>(
-        &mut self,
-        crypto: &C,
-        resume: &[u8; RESUME_BYTES],
-    ) -> Result<QueuedResume, Rejection> {
+    pub fn resume<C: Crypto>(&mut self, crypto: &C, resume: &[u8; RESUME_BYTES]) -> Result<QueuedResume, Rejection> {
         let resume = UnverifiedResume::split(resume).map_err(|_| Rejection::BadMac)?;
         let thread = self.thread;
         let session = self.find(resume.session)?;

@@ -22,7 +22,7 @@
 //! bounds of attempts add up. A linear F (a bare POLYVAL, or GHASH under XOR) would fail at 3: differences that cancel are easily made.
 
 use aes::Aes256Enc;
-use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use aes::cipher::{BlockEncrypt, Key, KeyInit};
 use polyval::Polyval;
 use polyval::universal_hash::UniversalHash;
 use subtle::ConstantTimeEq;
@@ -40,9 +40,7 @@ use crate::value::{Child, Commitment, Hash, Value};
 /// If the name is longer than 32 bytes; at compile time, for constants.
 pub const fn domain_key(name: &str) -> [u8; 32] {
     let mut key = [0; 32];
-    key.split_at_mut(name.len())
-        .0
-        .copy_from_slice(name.as_bytes());
+    key.split_at_mut(name.len()).0.copy_from_slice(name.as_bytes());
     key
 }
 
@@ -89,15 +87,12 @@ impl EpochKeys {
         let (k1, k2) = keys.split_at(16);
         let mut polyval_key = polyval::Key::default();
         polyval_key.copy_from_slice(k1);
-        let mut aes_key = aes::cipher::Key::<Aes256Enc>::default();
-        aes_key.copy_from_slice(k2);
         let derived = Self {
             epoch,
             polyval: Polyval::new(&polyval_key),
-            aes: Aes256Enc::new(&aes_key),
+            aes: Aes256Enc::new(Key::<Aes256Enc>::from_slice(k2)),
         };
         polyval_key.zeroize();
-        aes_key.zeroize();
         derived
     }
 }
@@ -126,7 +121,7 @@ impl StandardCrypto {
         let length = encode(element, &mut encoding);
         let mut polyval = keys.polyval.clone();
         polyval.update_padded(&encoding[..length]);
-        let mut block = polyval.finalize();
+        let mut block = aes::Block::from(<[u8; 16]>::from(polyval.finalize()));
         keys.aes.encrypt_block(&mut block);
         u128::from_le_bytes(block.into())
     }

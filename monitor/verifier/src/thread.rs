@@ -103,16 +103,10 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
     ///
     /// `carried` is the sum of what earlier incarnations evicted to Blum with timestamps of this epoch: given to one thread only.
     /// Returns `None` if there is no epoch left, or no slot for the root.
-    pub fn new(
-        config: ThreadConfig,
-        mut crypto: C,
-        carried: C::Sum,
-        clocks: Arc<Clocks>,
-    ) -> Option<Self> {
+    pub fn new(config: ThreadConfig, mut crypto: C, carried: C::Sum, clocks: Arc<Clocks>) -> Option<Self> {
         let epochs = Epochs::new(config.thread, config.certified_epoch, carried, clocks)?;
         crypto.prepare_epoch(epochs.clock().epoch);
-        let results_max =
-            usize::from(OPERATIONS_PER_REQUEST_MAX) * OperationResult::ENCODED_BYTES_MAX;
+        let results_max = usize::from(OPERATIONS_PER_REQUEST_MAX) * OperationResult::ENCODED_BYTES_MAX;
         Some(Self {
             thread: config.thread,
             crypto,
@@ -212,12 +206,9 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
                 key,
                 value,
             } => {
-                self.cache
-                    .add_merkle(&self.crypto, slot, parent, key, value)?;
+                self.cache.add_merkle(&self.crypto, slot, parent, key, value)?;
             }
-            Entry::EvictMerkle { slot, parent } => {
-                self.cache.evict_merkle(&self.crypto, slot, parent)?
-            }
+            Entry::EvictMerkle { slot, parent } => self.cache.evict_merkle(&self.crypto, slot, parent)?,
             Entry::AddBlum {
                 slot,
                 ts,
@@ -225,20 +216,10 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
                 ref key,
                 ref value,
             } => {
-                return self.add_blum(
-                    slot,
-                    &Element {
-                        key,
-                        value,
-                        ts,
-                        thread,
-                    },
-                );
+                return self.add_blum(slot, &Element { key, value, ts, thread });
             }
             Entry::EvictBlum { slot, ts } => self.evict_blum(slot, ts)?,
-            Entry::EvictBlumMerkle { slot, parent, ts } => {
-                self.evict_blum_merkle(slot, parent, ts)?
-            }
+            Entry::EvictBlumMerkle { slot, parent, ts } => self.evict_blum_merkle(slot, parent, ts)?,
             Entry::NextEpoch => self.next_epoch(outputs)?,
             Entry::VerifyEpoch => self.verify_epoch(outputs)?,
             Entry::Tick => self.epochs.tick()?,
@@ -267,8 +248,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
     fn evict_blum(&mut self, slot: Slot, ts: Timestamp) -> Result<(), Fault> {
         let record = self.cache.evictable(slot)?;
         check!(evict_blum_came_from_blum: record.parent.is_none(), else NotAddedByBlum(record.key));
-        self.epochs
-            .evict(&self.crypto, &record.key, &record.value, ts)?;
+        self.epochs.evict(&self.crypto, &record.key, &record.value, ts)?;
         self.cache.remove(slot);
         Ok(())
     }
@@ -277,8 +257,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
         let record = self.cache.evictable(slot)?;
         check!(evict_blum_merkle_came_from_merkle: record.parent.is_some(), else NotAddedByMerkle(record.key));
         self.cache.evict_to_blum(slot, &record, parent)?;
-        self.epochs
-            .evict(&self.crypto, &record.key, &record.value, ts)
+        self.epochs.evict(&self.crypto, &record.key, &record.value, ts)
     }
 
     fn next_epoch(&mut self, outputs: &mut Vec<u8>) -> Result<(), Fault> {

@@ -63,8 +63,7 @@ impl Commitment {
     pub fn of(value: &[u8]) -> Self {
         Inline::new(value).map_or_else(
             || {
-                let length =
-                    u32::try_from(value.len()).expect("values are bounded far below 4 GiB");
+                let length = u32::try_from(value.len()).expect("values are bounded far below 4 GiB");
                 Self::Digest(length, *blake3::hash(value).as_bytes())
             },
             Self::Inline,

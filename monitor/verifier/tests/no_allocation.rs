@@ -117,11 +117,7 @@ fn round(crypto: &StandardCrypto, number: u32) -> Vec<u8> {
         Entry::Request(&requests[1]),
     ];
     entries.extend([run(1), run(1), run(2), run(2)].repeat(2));
-    entries.extend([
-        Entry::EvictMerkle { slot: 1, parent: 0 },
-        evict_right,
-        Entry::Tick,
-    ]);
+    entries.extend([Entry::EvictMerkle { slot: 1, parent: 0 }, evict_right, Entry::Tick]);
     let mut log = Vec::new();
     for entry in entries {
         entry.encode(&mut log);
@@ -141,12 +137,7 @@ fn a_thread_allocates_nothing_while_it_works() {
         queue_bytes: 1024,
     };
     let crypto = StandardCrypto::new([3; 32]);
-    let verifier = Verifier::<_, KeyValue>::new(
-        config,
-        StandardCrypto::new([3; 32]),
-        Default::default(),
-        clocks,
-    );
+    let verifier = Verifier::<_, KeyValue>::new(config, StandardCrypto::new([3; 32]), Default::default(), clocks);
     let mut verifier = verifier.expect("a thread");
     verifier.open_session(SessionKeys {
         session: 1,

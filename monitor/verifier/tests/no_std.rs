@@ -19,11 +19,7 @@ fn build(flags: &str) -> Output {
     );
     fs::write(directory.join("Cargo.toml"), manifest).expect("a manifest");
     fs::write(directory.join("src/lib.rs"), include_str!("no_std/lib.rs")).expect("a source");
-    fs::copy(
-        format!("{verifier}/../../Cargo.lock"),
-        directory.join("Cargo.lock"),
-    )
-    .expect("the same versions");
+    fs::copy(format!("{verifier}/../../Cargo.lock"), directory.join("Cargo.lock")).expect("the same versions");
     Command::new(env::var("CARGO").expect("cargo runs the tests"))
         .args(["rustc", "--offline", "--quiet", "--manifest-path"])
         .arg(directory.join("Cargo.toml"))
@@ -38,11 +34,7 @@ fn build(flags: &str) -> Output {
 #[test]
 fn links_without_the_standard_library() {
     let plain = build("plain");
-    assert!(
-        plain.status.success(),
-        "{}",
-        String::from_utf8_lossy(&plain.stderr)
-    );
+    assert!(plain.status.success(), "{}", String::from_utf8_lossy(&plain.stderr));
     // and would not if anything used it
     let canary = build("canary");
     let message = String::from_utf8_lossy(&canary.stderr);

@@ -17,15 +17,12 @@ fn read(name: &str) -> Json {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/vectors")
         .join(name);
-    let text = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).expect("JSON")
 }
 
 fn bytes(json: &Json) -> Vec<u8> {
-    let hex = json
-        .as_str()
-        .unwrap_or_else(|| panic!("hex digits, not {json}"));
+    let hex = json.as_str().unwrap_or_else(|| panic!("hex digits, not {json}"));
     let digits = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex digits");
     (0..hex.len()).step_by(2).map(digits).collect()
 }
@@ -35,8 +32,7 @@ fn mac_key(json: &Json) -> MacKey {
 }
 
 fn number(json: &Json) -> u64 {
-    json.as_u64()
-        .unwrap_or_else(|| panic!("a number, not {json}"))
+    json.as_u64().unwrap_or_else(|| panic!("a number, not {json}"))
 }
 
 fn commitment(json: &Json) -> Commitment {
@@ -76,10 +72,7 @@ fn requests() {
     let request = UnverifiedRequest::split(&request).expect("well-formed");
     let header = request.header;
     assert_eq!(header.session, number(&expected["session"]));
-    assert_eq!(
-        u64::from(header.generation),
-        number(&expected["generation"])
-    );
+    assert_eq!(u64::from(header.generation), number(&expected["generation"]));
     assert_eq!(u64::from(header.thread), number(&expected["thread"]));
     assert_eq!(header.sequence, number(&expected["sequence"]));
     assert_eq!(header.after_ts, number(&expected["after_ts"]));
@@ -96,14 +89,8 @@ fn requests() {
     for expected in operations {
         let rest = reader.rest();
         let operation = KeyValue::decode(&mut reader).expect("well-formed");
-        assert_eq!(
-            rest[..rest.len() - reader.remaining()],
-            bytes(&expected["operation"])
-        );
-        assert_eq!(
-            operation.key,
-            *blake3::hash(&bytes(&expected["key"])).as_bytes()
-        );
+        assert_eq!(rest[..rest.len() - reader.remaining()], bytes(&expected["operation"]));
+        assert_eq!(operation.key, *blake3::hash(&bytes(&expected["key"])).as_bytes());
         let new = || commitment(&expected["new"]);
         let action = match expected["name"].as_str().expect("a name") {
             "get" => Action::Get,
@@ -131,10 +118,7 @@ fn check_receipt(vectors: &Json, expected: &Json) -> (ReceiptHeader, Vec<u8>) {
     let header = ReceiptHeader::decode(&mut reader).expect("a header");
     assert_eq!([&header.encode()[..], reader.rest()].concat(), covered);
     assert_eq!(header.session, number(&expected["session"]));
-    assert_eq!(
-        u64::from(header.generation),
-        number(&expected["generation"])
-    );
+    assert_eq!(u64::from(header.generation), number(&expected["generation"]));
     assert_eq!(u64::from(header.thread), number(&expected["thread"]));
     assert_eq!(header.sequence, number(&expected["sequence"]));
     assert_eq!(header.ts, number(&expected["ts"]));
@@ -147,10 +131,7 @@ fn receipts() {
     let expected = &vectors["receipt"];
     let (header, results) = check_receipt(&vectors, expected);
     let expected = expected["results"].as_array().expect("a list");
-    assert_eq!(
-        (usize::from(header.count), header.error),
-        (expected.len(), 0)
-    );
+    assert_eq!((usize::from(header.count), header.error), (expected.len(), 0));
     let mut reader = Reader::new(&results);
     for expected in expected {
         let result = OperationResult::decode(&mut reader).expect("a result");
@@ -177,10 +158,7 @@ fn resumes() {
     let resume = bytes(&expected["resume"]).try_into().expect("48 bytes");
     let resume = UnverifiedResume::split(&resume).expect("well-formed");
     assert_eq!(resume.session, number(&expected["session"]));
-    assert_eq!(
-        u64::from(resume.generation),
-        number(&expected["generation"])
-    );
+    assert_eq!(u64::from(resume.generation), number(&expected["generation"]));
     assert_eq!(u64::from(resume.thread), number(&expected["thread"]));
     assert_eq!(resume.nonce[..], bytes(&expected["nonce"]));
     let key = mac_key(&vectors["request_key"]);
@@ -200,10 +178,7 @@ fn resumes() {
     assert_eq!(header.encode(), covered);
     assert_eq!(Resumed::decode(&mut Reader::new(covered)), Ok(header));
     let key = mac_key(&vectors["receipt_key"]);
-    assert_eq!(
-        crypto().mac(&key, MacDomain::Resumed, &[covered, nonce]),
-        mac
-    );
+    assert_eq!(crypto().mac(&key, MacDomain::Resumed, &[covered, nonce]), mac);
 }
 
 #[test]

@@ -45,12 +45,7 @@ fn take_from_the_future(world: &mut World<SymbolicCrypto>) -> Progress {
     world.accepted(0, Log::new().add_blum(1, "000", leaf("old"), ts(1, 5), 0));
     world.admit(1, 1, &[put("000", "new")]);
     world
-        .process(
-            1,
-            &Log::new()
-                .tick()
-                .add_blum(1, "000", leaf("old"), ts(1, 9), 0),
-        )
+        .process(1, &Log::new().tick().add_blum(1, "000", leaf("old"), ts(1, 9), 0))
         .0
 }
 
@@ -59,10 +54,7 @@ fn a_record_from_the_future_gives_a_certified_stale_read() {
     without(&["add_blum_clock_passed"], || {
         let mut world = World::symbolic(2);
         assert_eq!(take_from_the_future(&mut world), Progress::Done);
-        assert_eq!(
-            world.results(1, Log::new().run(&[1])),
-            [OperationResult::Ok]
-        );
+        assert_eq!(world.results(1, Log::new().run(&[1])), [OperationResult::Ok]);
         // later in real time, another client reads on thread 0
         world.admit(0, 2, &[get("000")]);
         assert_eq!(world.results(0, Log::new().run(&[1])), [found("old")]);
@@ -75,10 +67,7 @@ fn a_record_from_the_future_gives_a_certified_stale_read() {
 #[test]
 fn a_record_from_the_future_is_waited_for() {
     let mut world = World::symbolic(2);
-    assert_eq!(
-        take_from_the_future(&mut world),
-        Progress::Waiting { consumed: 1 }
-    );
+    assert_eq!(take_from_the_future(&mut world), Progress::Waiting { consumed: 1 });
     // the wait ends in failure if nothing happens
     let offset = world.offsets[1];
     let violation = world.threads[1].time_out();
@@ -90,30 +79,21 @@ fn a_record_from_the_future_is_waited_for() {
         key: key("000"),
     };
     assert_eq!(violation, expected);
-    assert_eq!(
-        world.process(1, &Log::new().tick()).0,
-        Progress::Failed(expected)
-    );
+    assert_eq!(world.process(1, &Log::new().tick()).0, Progress::Failed(expected));
     assert_eq!(world.threads[1].time_out(), expected);
 }
 
 #[test]
 fn a_reader_that_comes_too_early_goes_on_when_the_record_is_evicted() {
     let mut world = World::symbolic(2);
-    assert_eq!(
-        take_from_the_future(&mut world),
-        Progress::Waiting { consumed: 1 }
-    );
+    assert_eq!(take_from_the_future(&mut world), Progress::Waiting { consumed: 1 });
     let rest = Log::new().add_blum(1, "000", leaf("old"), ts(1, 9), 0);
     // evicted, but the clock stands at that moment: not passed
     world.accepted(0, Log::new().evict_blum(1, ts(1, 9)));
     assert_eq!(world.process(1, &rest).0, Progress::Waiting { consumed: 0 });
     world.accepted(0, Log::new().tick());
     assert_eq!(world.process(1, &rest).0, Progress::Done);
-    assert_eq!(
-        world.results(1, Log::new().run(&[1])),
-        [OperationResult::Ok]
-    );
+    assert_eq!(world.results(1, Log::new().run(&[1])), [OperationResult::Ok]);
     assert!(world.close(0, Log::new()).is_ok());
     assert_holds(world.close(1, Log::new().evict_blum(1, ts(2, 0))));
 }
@@ -122,12 +102,7 @@ fn a_reader_that_comes_too_early_goes_on_when_the_record_is_evicted() {
 fn a_record_added_twice_does_not_hold() {
     let mut world = World::symbolic(2);
     old_in_blum(&mut world);
-    world.accepted(
-        0,
-        Log::new()
-            .tick()
-            .add_blum(1, "000", leaf("old"), ts(1, 5), 0),
-    );
+    world.accepted(0, Log::new().tick().add_blum(1, "000", leaf("old"), ts(1, 5), 0));
     world.accepted(1, Log::new().add_blum(1, "000", leaf("old"), ts(1, 5), 0));
     assert!(world.close(0, Log::new().evict_blum(1, ts(2, 0))).is_ok());
     assert_mismatch(world.close(1, Log::new().evict_blum(1, ts(2, 0))), 1);
@@ -250,9 +225,7 @@ fn after_a_split_the_child_answers_to_the_new_node() {
         let empty = Value::initial(false);
         world.accepted(
             0,
-            Log::new()
-                .add_merkle(1, 0, "000", NULL)
-                .add_merkle(2, 0, "00", empty),
+            Log::new().add_merkle(1, 0, "000", NULL).add_merkle(2, 0, "00", empty),
         );
     };
     for (parent, code) in [(0, Some(ViolationCode::SideNamesOther)), (2, None)] {
@@ -266,10 +239,7 @@ fn after_a_split_the_child_answers_to_the_new_node() {
     }
     // nor can it be cached a second time, nor the new node leave before it
     for (log, code) in [
-        (
-            Log::new().add_merkle(3, 2, "000", NULL),
-            ViolationCode::AlreadyCached,
-        ),
+        (Log::new().add_merkle(3, 2, "000", NULL), ViolationCode::AlreadyCached),
         (Log::new().evict_merkle(2, 0), ViolationCode::ChildCached),
     ] {
         let mut world = World::symbolic(1);

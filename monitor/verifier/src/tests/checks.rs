@@ -62,11 +62,7 @@ fn each_check_refuses_its_log() {
             let (progress, _) = world.process(thread, &entry);
             assert_eq!(progress, Progress::Failed(violation), "{name}");
             let (progress, answers) = world.process(thread, &Log::new().tick());
-            assert_eq!(
-                progress,
-                Progress::Failed(violation),
-                "{name}: a violation is final"
-            );
+            assert_eq!(progress, Progress::Failed(violation), "{name}: a violation is final");
             assert_eq!(answers, [], "{name}");
         });
     }
@@ -119,11 +115,7 @@ fn names_in_the_source() -> Vec<String> {
 fn every_check_has_a_scenario() {
     let in_source = names_in_the_source();
     let distinct: BTreeSet<_> = in_source.iter().map(String::as_str).collect();
-    assert_eq!(
-        distinct.len(),
-        in_source.len(),
-        "names are unique: {in_source:?}"
-    );
+    assert_eq!(distinct.len(), in_source.len(), "names are unique: {in_source:?}");
     let separable = all().filter(|scenario| !matches!(scenario.otherwise, Otherwise::Inseparable));
     let mut in_scenarios: BTreeSet<_> = separable.map(|scenario| scenario.check).collect();
     in_scenarios.insert("add_blum_clock_passed"); // waits before it fails: `attacks` has its test
@@ -143,9 +135,7 @@ fn every_check_is_documented() {
 
 #[test]
 fn every_code_of_a_thread_has_a_scenario() {
-    let of_threads = ViolationCode::ALL
-        .iter()
-        .filter(|code| (**code as u16) < 40);
+    let of_threads = ViolationCode::ALL.iter().filter(|code| (**code as u16) < 40);
     let unused: Vec<_> = of_threads
         .filter(|code| all().all(|scenario| scenario.code != **code))
         .collect();

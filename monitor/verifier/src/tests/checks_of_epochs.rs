@@ -4,8 +4,8 @@ use super::checks::Otherwise::{Accepted, Inseparable};
 use super::checks::Scenario;
 use super::world::{EMPTY_NODE, Log, NULL, get, ts};
 use crate::violation::ViolationCode::{
-    CacheNotEmpty, ClockOverflow, EpochAlreadyClosing, EpochClosed, EpochInFuture, EpochNotClosing,
-    EpochNotClosingYet, RequestInProgress, TimestampEpoch, TimestampNotIncreasing, UnknownThread,
+    CacheNotEmpty, ClockOverflow, EpochAlreadyClosing, EpochClosed, EpochInFuture, EpochNotClosing, EpochNotClosingYet,
+    RequestInProgress, TimestampEpoch, TimestampNotIncreasing, UnknownThread,
 };
 
 /// A scenario on thread 0: what comes before, and the entry.
@@ -129,9 +129,7 @@ pub const EPOCHS: &[Scenario] = &[
         "evict_later_than_before",
         TimestampNotIncreasing,
         "000",
-        three_from_blum()
-            .evict_blum(2, ts(1, 9))
-            .add_merkle(2, 1, "000", NULL),
+        three_from_blum().evict_blum(2, ts(1, 9)).add_merkle(2, 1, "000", NULL),
         Log::new().evict_blum_merkle(2, 1, ts(1, 9)),
         Accepted
     ),
@@ -209,12 +207,7 @@ pub const EPOCHS: &[Scenario] = &[
         code: CacheNotEmpty,
         key: "",
         log: |world| {
-            world.accepted(
-                1,
-                Log::new()
-                    .add_blum(0, "000", NULL, ts(1, 1), 1)
-                    .next_epoch(),
-            );
+            world.accepted(1, Log::new().add_blum(0, "000", NULL, ts(1, 1), 1).next_epoch());
             (1, Log::new().verify_epoch())
         },
         otherwise: Accepted,

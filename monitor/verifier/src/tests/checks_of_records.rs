@@ -4,9 +4,9 @@ use super::checks::Otherwise::{Accepted, Inseparable, Refused};
 use super::checks::Scenario;
 use super::world::{EMPTY_NODE, Log, NEVER_EVICTED, NULL, leaf, node_of, ts};
 use crate::violation::ViolationCode::{
-    AlreadyCached, ChildCached, HashMismatch, KeyNotAllowed, LinkMismatch, NotAddedByBlum,
-    NotAddedByMerkle, NotAnAncestor, ParentNotInternal, RootIsPermanent, SideInBlum,
-    SideNamesOther, SideNotDescendant, SlotEmpty, SlotOccupied, SlotOutOfRange, ValueNotInitial,
+    AlreadyCached, ChildCached, HashMismatch, KeyNotAllowed, LinkMismatch, NotAddedByBlum, NotAddedByMerkle,
+    NotAnAncestor, ParentNotInternal, RootIsPermanent, SideInBlum, SideNamesOther, SideNotDescendant, SlotEmpty,
+    SlotOccupied, SlotOutOfRange, ValueNotInitial,
 };
 
 /// A scenario on thread 0: what comes before, and the entry.
@@ -126,9 +126,7 @@ pub const RECORDS: &[Scenario] = &[
         "again_not_cached",
         AlreadyCached,
         "000",
-        leaf_cached()
-            .evict_merkle(1, 0)
-            .add_merkle(1, 0, "000", NULL),
+        leaf_cached().evict_merkle(1, 0).add_merkle(1, 0, "000", NULL),
         Log::new().add_merkle(2, 0, "000", NULL),
         Accepted
     ),
@@ -226,13 +224,7 @@ pub const RECORDS: &[Scenario] = &[
         "evict_links_agree",
         LinkMismatch,
         "000",
-        node_and_leaf_cached().add_blum(
-            3,
-            "00",
-            node_of("00", &[("000", NEVER_EVICTED, false)]),
-            ts(1, 1),
-            0
-        ),
+        node_and_leaf_cached().add_blum(3, "00", node_of("00", &[("000", NEVER_EVICTED, false)]), ts(1, 1), 0),
         Log::new().evict_merkle(2, 3),
         Accepted
     ),
@@ -240,13 +232,7 @@ pub const RECORDS: &[Scenario] = &[
         "evict_links_agree",
         LinkMismatch,
         "000",
-        node_and_leaf_cached().add_blum(
-            3,
-            "00",
-            node_of("00", &[("000", NEVER_EVICTED, false)]),
-            ts(1, 1),
-            0
-        ),
+        node_and_leaf_cached().add_blum(3, "00", node_of("00", &[("000", NEVER_EVICTED, false)]), ts(1, 1), 0),
         Log::new().evict_blum_merkle(2, 3, ts(1, 3)),
         Accepted
     ),

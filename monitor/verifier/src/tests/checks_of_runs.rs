@@ -5,8 +5,8 @@ use super::checks::Scenario;
 use super::symbolic::SymbolicCrypto;
 use super::world::{EMPTY_NODE, Log, NULL, World, exchange, get, put, ts};
 use crate::violation::ViolationCode::{
-    ClockOverflow, EpochAlreadyClosing, MalformedLog, NoRequest, NotAbsent, NotAnAncestor,
-    ParentNotInternal, SlotEmpty, WrongRecord,
+    ClockOverflow, EpochAlreadyClosing, MalformedLog, NoRequest, NotAbsent, NotAnAncestor, ParentNotInternal,
+    SlotEmpty, WrongRecord,
 };
 
 /// A scenario on thread 0: the operations of the request at the head, the log before the entry, and the entry.
@@ -35,9 +35,7 @@ fn admit(world: &mut World<SymbolicCrypto>, operations: &[std::vec::Vec<u8>]) {
 
 /// The leaves 000 and 100 in slots 1 and 2.
 fn two_leaves() -> Log {
-    Log::new()
-        .add_merkle(1, 0, "000", NULL)
-        .add_merkle(2, 0, "100", NULL)
+    Log::new().add_merkle(1, 0, "000", NULL).add_merkle(2, 0, "100", NULL)
 }
 
 pub const RUNS: &[Scenario] = &[
@@ -253,14 +251,8 @@ pub const RUNS: &[Scenario] = &[
         key: "",
         log: |world| {
             let end = ts(1, u32::MAX);
-            world.accepted(
-                1,
-                Log::new()
-                    .add_blum(0, "000", NULL, ts(1, 1), 1)
-                    .evict_blum(0, end),
-            );
-            let request =
-                world.make_request(0, 1, |header| header.after_ts = end.to_u64(), &[get("000")]);
+            world.accepted(1, Log::new().add_blum(0, "000", NULL, ts(1, 1), 1).evict_blum(0, end));
+            let request = world.make_request(0, 1, |header| header.after_ts = end.to_u64(), &[get("000")]);
             world.accepted(0, Log::new().request(&request));
             (0, Log::new().run_absent(0))
         },

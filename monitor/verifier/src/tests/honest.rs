@@ -3,9 +3,7 @@
 use std::vec::Vec;
 
 use super::symbolic::SymbolicCrypto;
-use super::world::{
-    Answer, EMPTY_NODE, FOUND_NULL, Log, NULL, World, exchange, found, get, key, leaf, put, ts,
-};
+use super::world::{Answer, EMPTY_NODE, FOUND_NULL, Log, NULL, World, exchange, found, get, key, leaf, put, ts};
 use crate::crypto::Crypto;
 use crate::key::Key;
 use crate::machine::OperationResult;
@@ -18,10 +16,7 @@ fn idle_epochs() {
     for epoch in 1..=5 {
         assert!(matches!(world.close(2, Log::new()), Ok(None)));
         assert!(matches!(world.close(0, Log::new()), Ok(None)));
-        let held = world
-            .close(1, Log::new())
-            .expect("holds")
-            .expect("all are in");
+        let held = world.close(1, Log::new()).expect("holds").expect("all are in");
         assert_eq!((held.epoch, held.root), (epoch, Node::default()));
         assert_eq!(world.threads[1].clock(), ts(epoch + 1, 1));
     }
@@ -32,10 +27,7 @@ fn the_next_epoch_waits_for_the_certificate() {
     let mut world = World::symbolic(2);
     assert!(matches!(world.close(0, Log::new()), Ok(None)));
     let clock = world.threads[0].clock();
-    assert_eq!(
-        world.accepted(0, Log::new().next_epoch()),
-        [Answer::EpochNotYet]
-    );
+    assert_eq!(world.accepted(0, Log::new().next_epoch()), [Answer::EpochNotYet]);
     assert_eq!(world.threads[0].clock(), clock, "nothing was done");
     assert!(matches!(world.close(1, Log::new()), Ok(Some(_))));
     assert_eq!(world.accepted(0, Log::new().next_epoch()), []);
@@ -61,13 +53,7 @@ fn records_go_from_thread_to_thread() {
     world.accepted(1, borrow);
     let results = world.results(1, Log::new().run(&[1, 2]).run(&[1]));
     assert_eq!(results, [OperationResult::Ok, found("b")]);
-    world.accepted(
-        1,
-        Log::new()
-            .evict_blum(1, ts(1, 7))
-            .evict_blum(2, ts(1, 7))
-            .tick(),
-    );
+    world.accepted(1, Log::new().evict_blum(1, ts(1, 7)).evict_blum(2, ts(1, 7)).tick());
     world.admit(0, 2, &[get("100")]);
     let back = Log::new()
         .add_blum(3, "000", leaf("b"), ts(1, 7), 1)
@@ -86,10 +72,9 @@ fn records_go_from_thread_to_thread() {
     assert!(sides[1].in_blum);
     // both are found again
     world.admit(0, 3, &[get("000"), get("100")]);
-    let again =
-        Log::new()
-            .add_merkle(1, 0, "000", leaf("b"))
-            .add_blum(2, "100", leaf("a"), ts(2, 0), 0);
+    let again = Log::new()
+        .add_merkle(1, 0, "000", leaf("b"))
+        .add_blum(2, "100", leaf("a"), ts(2, 0), 0);
     world.accepted(0, again);
     assert_eq!(
         world.results(0, Log::new().run(&[1]).run(&[2])),
@@ -116,15 +101,10 @@ fn splits_of_cached_and_of_evicted_records() {
         .add_merkle(6, 0, "1", empty)
         .add_blum(5, "111", NULL, ts(1, 9), 0);
     world.accepted(0, log);
-    let node_00 = super::world::node_of(
-        "00",
-        &[("000", null_hash, false), ("001", null_hash, false)],
-    );
+    let node_00 = super::world::node_of("00", &[("000", null_hash, false), ("001", null_hash, false)]);
     world.accepted(
         0,
-        Log::new()
-            .add_merkle(2, 4, "00", node_00)
-            .add_merkle(1, 2, "000", NULL),
+        Log::new().add_merkle(2, 4, "00", node_00).add_merkle(1, 2, "000", NULL),
     );
     world.admit(0, 1, &[get("000"), get("111")]);
     assert_eq!(
@@ -145,10 +125,7 @@ fn absent_keys_are_read_without_adding_them() {
     let mut world = World::symbolic(1);
     let read = |world: &mut World<SymbolicCrypto>, sequence, path, parent| {
         world.admit(0, sequence, &[get(path)]);
-        assert_eq!(
-            world.results(0, Log::new().run_absent(parent)),
-            [FOUND_NULL]
-        );
+        assert_eq!(world.results(0, Log::new().run_absent(parent)), [FOUND_NULL]);
     };
     read(&mut world, 1, "000", 0); // an empty side
     world.accepted(0, Log::new().add_merkle(1, 0, "000", NULL));
@@ -171,10 +148,7 @@ fn a_restart_carries_what_is_in_blum_whatever_the_number_of_threads() {
             .evict_blum_merkle(1, 0, ts(1, 2))
             .tick(),
     );
-    world.accepted(
-        1,
-        Log::new().add_blum(1, "000", NULL, ts(1, 2), 0).run(&[1]),
-    );
+    world.accepted(1, Log::new().add_blum(1, "000", NULL, ts(1, 2), 0).run(&[1]));
     assert!(matches!(world.close(0, Log::new()), Ok(None)));
     let held = world
         .close(1, Log::new().evict_blum(1, ts(2, 0)))
@@ -188,9 +162,7 @@ fn a_restart_carries_what_is_in_blum_whatever_the_number_of_threads() {
         restarted.accepted(0, Log::new().add_blum(1, "000", leaf("a"), ts(2, 0), 1));
         restarted.admit(0, 1, &[get("000")]);
         assert_eq!(restarted.results(0, Log::new().run(&[1])), [found("a")]);
-        let holds = restarted
-            .close(0, Log::new().evict_blum(1, ts(3, 0)))
-            .is_ok();
+        let holds = restarted.close(0, Log::new().evict_blum(1, ts(3, 0))).is_ok();
         assert_eq!(holds, carried == held.evicted_next);
     }
 }
@@ -209,8 +181,7 @@ impl Random {
 
 /// All keys of the tree but the root.
 fn paths() -> Vec<std::string::String> {
-    let of_depth =
-        |depth: usize| (0..1 << depth).map(move |number: u32| std::format!("{number:0depth$b}"));
+    let of_depth = |depth: usize| (0..1 << depth).map(move |number: u32| std::format!("{number:0depth$b}"));
     (1..=3).flat_map(of_depth).collect()
 }
 
@@ -228,13 +199,7 @@ fn a_drain_at_one_timestamp_is_accepted_in_post_order_and_in_no_other() {
             }
         }
         let mut world = World::symbolic(1);
-        let slot_of = |path: &str| {
-            paths
-                .iter()
-                .position(|other| other == path)
-                .expect("a path") as u32
-                + 1
-        };
+        let slot_of = |path: &str| paths.iter().position(|other| other == path).expect("a path") as u32 + 1;
         let mut adds = Log::new();
         for path in &order {
             let value = Value::initial(path.len() == 3);
@@ -245,32 +210,17 @@ fn a_drain_at_one_timestamp_is_accepted_in_post_order_and_in_no_other() {
         let drain = order.iter().fold(Log::new(), evict);
         let in_order = order.is_sorted_by(|a, b| key(a).cmp_post_order(&key(b)).is_lt());
         let progress = world.process(0, &drain).0;
-        assert_eq!(
-            progress == Progress::Done,
-            in_order,
-            "{order:?}: {progress:?}"
-        );
+        assert_eq!(progress == Progress::Done, in_order, "{order:?}: {progress:?}");
 
         order.sort_by(|a, b| key(a).cmp_post_order(&key(b)));
         let mut world = World::symbolic(1);
-        let drain = order
-            .iter()
-            .fold(adds_again(&order, slot_of), evict)
-            .verify_epoch();
+        let drain = order.iter().fold(adds_again(&order, slot_of), evict).verify_epoch();
         assert_eq!(world.process(0, &drain).0, Progress::Done, "{order:?}");
     }
 }
 
 fn adds_again(order: &[&str], slot_of: impl Fn(&str) -> u32) -> Log {
-    let add = |log: Log, path: &&str| {
-        log.add_blum(
-            slot_of(path),
-            path,
-            Value::initial(path.len() == 3),
-            ts(1, 1),
-            0,
-        )
-    };
+    let add = |log: Log, path: &&str| log.add_blum(slot_of(path), path, Value::initial(path.len() == 3), ts(1, 1), 0);
     order.iter().fold(Log::new(), add).next_epoch()
 }
 
@@ -286,12 +236,7 @@ fn a_whole_tree_drains_at_one_timestamp() {
     let parent_of = |path: &str| slot_of(&path[..path.len() - 1]);
     let mut world = World::symbolic(1);
     let add = |log: Log, path: &std::string::String| {
-        log.add_merkle(
-            slot_of(path),
-            parent_of(path),
-            path,
-            Value::initial(path.len() == 3),
-        )
+        log.add_merkle(slot_of(path), parent_of(path), path, Value::initial(path.len() == 3))
     };
     world.accepted(0, paths.iter().fold(Log::new(), add));
     let mut order = paths.clone();
@@ -303,9 +248,7 @@ fn a_whole_tree_drains_at_one_timestamp() {
             "no record leaves before one below it"
         );
     }
-    let drain = |log: Log, path: &std::string::String| {
-        log.evict_blum_merkle(slot_of(path), parent_of(path), ts(2, 0))
-    };
+    let drain = |log: Log, path: &std::string::String| log.evict_blum_merkle(slot_of(path), parent_of(path), ts(2, 0));
     assert!(matches!(
         world.close(0, order.iter().fold(Log::new(), drain)),
         Ok(Some(_))

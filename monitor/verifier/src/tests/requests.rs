@@ -4,8 +4,7 @@ use std::vec::Vec;
 
 use super::symbolic::SymbolicCrypto;
 use super::world::{
-    Answer, FOUND_NULL, Log, NULL, QUEUE_BYTES, SESSION, World, found, get, increment, put,
-    session_keys, ts,
+    Answer, FOUND_NULL, Log, NULL, QUEUE_BYTES, SESSION, World, found, get, increment, put, session_keys, ts,
 };
 use crate::machine::{OperationResult, Role};
 use crate::queue::QUEUED_MAX;
@@ -44,12 +43,7 @@ fn sequences_of_receipts(answers: &[Answer]) -> Vec<u64> {
 fn a_receipt_says_what_ran() {
     let mut world = world_with_leaf();
     let operations = [put("000", "a"), get("000"), increment("000", 1)];
-    let request = world.make_request(
-        0,
-        1,
-        |header| header.after_ts = ts(1, 1).to_u64(),
-        &operations,
-    );
+    let request = world.make_request(0, 1, |header| header.after_ts = ts(1, 1).to_u64(), &operations);
     assert_eq!(answer(&mut world, &request), ADMITTED);
     // in two pieces: the receipt comes with the last operation
     assert_eq!(world.accepted(0, Log::new().run(&[1]).run(&[1])), []);
@@ -75,21 +69,12 @@ fn what_is_not_authentic_or_out_of_turn_is_rejected() {
     let operations = [get("000")];
     let good = world.make_request(0, 1, |_| {}, &operations);
     let unknown = world.make_request(0, 1, |header| header.session = 8, &operations);
-    assert_eq!(
-        answer(&mut world, &unknown),
-        rejected(Rejection::UnknownSession)
-    );
+    assert_eq!(answer(&mut world, &unknown), rejected(Rejection::UnknownSession));
     let elsewhere = world.make_request(0, 1, |header| header.thread = 1, &operations);
-    assert_eq!(
-        answer(&mut world, &elsewhere),
-        rejected(Rejection::WrongThread)
-    );
+    assert_eq!(answer(&mut world, &elsewhere), rejected(Rejection::WrongThread));
     for generation in [0, 2] {
         let other = world.make_request(0, 1, |header| header.generation = generation, &operations);
-        assert_eq!(
-            answer(&mut world, &other),
-            rejected(Rejection::BadGeneration)
-        );
+        assert_eq!(answer(&mut world, &other), rejected(Rejection::BadGeneration));
     }
     for sequence in [0, 2, u64::MAX] {
         let other = world.make_request(0, sequence, |_| {}, &operations);
@@ -103,27 +88,16 @@ fn what_is_not_authentic_or_out_of_turn_is_rejected() {
             12..14 => Rejection::WrongThread,
             _ => Rejection::BadMac,
         };
-        assert_eq!(
-            answer(&mut world, &changed),
-            rejected(expected),
-            "byte {index}"
-        );
+        assert_eq!(answer(&mut world, &changed), rejected(expected), "byte {index}");
     }
     for length in [0, 1, 47, good.len() - 1] {
         let cut = answer(&mut world, &good[..length]);
-        assert!(
-            matches!(cut, Answer::Rejected(1 | 2)),
-            "length {length}: {cut:?}"
-        );
+        assert!(matches!(cut, Answer::Rejected(1 | 2)), "length {length}: {cut:?}");
     }
     // none of these has changed anything
     let good = world.make_request(0, 1, |_| {}, &operations);
     assert_eq!(answer(&mut world, &good), ADMITTED);
-    assert_eq!(
-        answer(&mut world, &good),
-        rejected(Rejection::BadSequence),
-        "once only"
-    );
+    assert_eq!(answer(&mut world, &good), rejected(Rejection::BadSequence), "once only");
     assert_eq!(world.results(0, Log::new().run(&[1])), [FOUND_NULL]);
 }
 
@@ -139,29 +113,23 @@ fn malformed_operations_get_an_error_receipt() {
     let wrong = [null_put, long_inline, short_digest, unknown, cut, trailing];
     let mut world = world_with_leaf();
     let mut sequence = 0;
-    let mut refused =
-        |world: &mut World<SymbolicCrypto>, count: Option<u16>, operations: &[Vec<u8>]| {
-            sequence += 1;
-            let change = |header: &mut crate::request::RequestHeader| {
-                header.operations = count.unwrap_or(header.operations)
-            };
-            let request = world.make_request(0, sequence, change, operations);
-            let expected = ReceiptHeader {
-                session: SESSION,
-                generation: 1,
-                thread: 0,
-                count: 0,
-                sequence,
-                ts: ts(1, 1).to_u64(),
-                error: RequestError::Malformed as u8,
-            };
-            assert_eq!(answer(world, &request), Answer::Refused(expected));
-            assert_eq!(
-                answer(world, &request),
-                rejected(Rejection::BadSequence),
-                "used up"
-            );
+    let mut refused = |world: &mut World<SymbolicCrypto>, count: Option<u16>, operations: &[Vec<u8>]| {
+        sequence += 1;
+        let change =
+            |header: &mut crate::request::RequestHeader| header.operations = count.unwrap_or(header.operations);
+        let request = world.make_request(0, sequence, change, operations);
+        let expected = ReceiptHeader {
+            session: SESSION,
+            generation: 1,
+            thread: 0,
+            count: 0,
+            sequence,
+            ts: ts(1, 1).to_u64(),
+            error: RequestError::Malformed as u8,
         };
+        assert_eq!(answer(world, &request), Answer::Refused(expected));
+        assert_eq!(answer(world, &request), rejected(Rejection::BadSequence), "used up");
+    };
     for operation in wrong {
         refused(&mut world, None, &[get("000"), operation]);
     }
@@ -185,8 +153,7 @@ fn at_most_512_operations() {
         queue_bytes: 65_536,
     };
     let clocks = std::sync::Arc::clone(&world.clocks);
-    let verifier =
-        crate::thread::Verifier::new(config, world.crypto.clone(), Default::default(), clocks);
+    let verifier = crate::thread::Verifier::new(config, world.crypto.clone(), Default::default(), clocks);
     world.threads[0] = verifier.expect("a thread");
     world.threads[0].open_session(session_keys(SESSION, Role::Admin));
     let most: Vec<_> = (0..512).map(|_| get("000")).collect();
@@ -202,17 +169,8 @@ fn at_most_512_operations() {
 fn a_moment_that_no_clock_has_reached_gets_an_error_receipt() {
     let mut world = World::symbolic(2);
     world.accepted(1, Log::new().tick().tick());
-    for (sequence, after_ts, refused) in [
-        (1, ts(1, 3), false),
-        (2, ts(1, 4), true),
-        (3, ts(2, 0), true),
-    ] {
-        let request = world.make_request(
-            0,
-            sequence,
-            |header| header.after_ts = after_ts.to_u64(),
-            &[get("000")],
-        );
+    for (sequence, after_ts, refused) in [(1, ts(1, 3), false), (2, ts(1, 4), true), (3, ts(2, 0), true)] {
+        let request = world.make_request(0, sequence, |header| header.after_ts = after_ts.to_u64(), &[get("000")]);
         match answer(&mut world, &request) {
             Answer::Refused(header) => {
                 assert!(refused, "{after_ts:?}");
@@ -222,30 +180,17 @@ fn a_moment_that_no_clock_has_reached_gets_an_error_receipt() {
         }
     }
     world.accepted(0, Log::new().run_absent(0));
-    assert_eq!(
-        world.threads[0].clock(),
-        ts(1, 4),
-        "past the first request's after_ts"
-    );
+    assert_eq!(world.threads[0].clock(), ts(1, 4), "past the first request's after_ts");
 }
 
 #[test]
 fn a_moment_of_a_later_epoch_is_for_later() {
     let mut world = World::symbolic(2);
     assert!(matches!(world.close(1, Log::new()), Ok(None)));
-    let request = world.make_request(
-        0,
-        1,
-        |header| header.after_ts = ts(2, 1).to_u64(),
-        &[get("000")],
-    );
+    let request = world.make_request(0, 1, |header| header.after_ts = ts(2, 1).to_u64(), &[get("000")]);
     assert_eq!(answer(&mut world, &request), Answer::NotYet);
     assert!(matches!(world.close(0, Log::new()), Ok(Some(_))));
-    assert_eq!(
-        answer(&mut world, &request),
-        ADMITTED,
-        "its sequence was not used up"
-    );
+    assert_eq!(answer(&mut world, &request), ADMITTED, "its sequence was not used up");
 }
 
 #[test]
@@ -264,18 +209,11 @@ fn a_moment_that_is_passed_leaves_the_last_key() {
     let mut world = World::symbolic(2);
     world.accepted(
         0,
-        Log::new()
-            .add_merkle(1, 0, "000", NULL)
-            .add_merkle(2, 0, "100", NULL),
+        Log::new().add_merkle(1, 0, "000", NULL).add_merkle(2, 0, "100", NULL),
     );
     world.accepted(1, Log::new().tick().tick().tick());
     world.accepted(0, Log::new().evict_blum_merkle(2, 0, ts(1, 5)));
-    let request = world.make_request(
-        0,
-        1,
-        |header| header.after_ts = ts(1, 4).to_u64(),
-        &[get("000")],
-    );
+    let request = world.make_request(0, 1, |header| header.after_ts = ts(1, 4).to_u64(), &[get("000")]);
     assert_eq!(answer(&mut world, &request), ADMITTED);
     world.accepted(0, Log::new().run(&[1]));
     assert_eq!(world.threads[0].clock(), ts(1, 5), "it was there already");
@@ -292,11 +230,7 @@ fn a_full_queue_is_for_later() {
     let next = world.make_request(0, 2, |_| {}, &[get("000")]);
     assert_eq!(answer(&mut world, &next), Answer::NotYet);
     world.accepted(0, Log::new().run(&[1]));
-    assert_eq!(
-        answer(&mut world, &next),
-        ADMITTED,
-        "room for one operation"
-    );
+    assert_eq!(answer(&mut world, &next), ADMITTED, "room for one operation");
     let log = operations.iter().fold(Log::new(), |log, _| log.run(&[1]));
     assert_eq!(world.results(0, log), [FOUND_NULL]);
 }
@@ -312,8 +246,7 @@ fn the_queue_counts_requests_too() {
         queue_bytes: QUEUED_MAX * 33 + 33,
     };
     let clocks = std::sync::Arc::clone(&world.clocks);
-    let verifier =
-        crate::thread::Verifier::new(config, world.crypto.clone(), Default::default(), clocks);
+    let verifier = crate::thread::Verifier::new(config, world.crypto.clone(), Default::default(), clocks);
     world.threads[0] = verifier.expect("a thread");
     world.threads[0].open_session(session_keys(SESSION, Role::Admin));
     let mut sequence = 0;
@@ -324,10 +257,7 @@ fn the_queue_counts_requests_too() {
     let next = world.make_request(0, sequence + 1, |_| {}, &[get("000")]);
     assert_eq!(answer(&mut world, &next), Answer::NotYet);
     let resume = world.make_resume(0, 2);
-    assert_eq!(
-        world.accepted(0, Log::new().resume(&resume)),
-        [Answer::NotYet]
-    );
+    assert_eq!(world.accepted(0, Log::new().resume(&resume)), [Answer::NotYet]);
     world.accepted(0, Log::new().run_absent(0));
     assert_eq!(
         answer(&mut world, &next),
@@ -344,17 +274,12 @@ fn long_use_of_a_queue_keeps_its_order() {
         let first = sequence + 1;
         for count in [1, 3, 2 + round as usize % 7] {
             sequence += 1;
-            let operations: Vec<_> = (0..count)
-                .map(|_| increment("000", sequence as i64))
-                .collect();
+            let operations: Vec<_> = (0..count).map(|_| increment("000", sequence as i64)).collect();
             world.admit(0, sequence, &operations);
         }
         let log = (0..6 + round % 7).fold(Log::new(), |log, _| log.run(&[1]));
         let answers = world.accepted(0, log);
-        assert_eq!(
-            sequences_of_receipts(&answers),
-            (first..=sequence).collect::<Vec<_>>()
-        );
+        assert_eq!(sequences_of_receipts(&answers), (first..=sequence).collect::<Vec<_>>());
     }
 }
 
@@ -367,27 +292,15 @@ fn a_role_is_that_of_the_admission() {
     assert_eq!(answer(&mut world, &request), Answer::Admitted(Role::Read));
     world.threads[0].set_role(SESSION, None);
     let request = world.make_request(0, 3, |_| {}, &[get("000")]);
-    assert_eq!(
-        answer(&mut world, &request),
-        rejected(Rejection::UnknownSession)
-    );
-    assert_eq!(
-        world.results(0, Log::new().run(&[1])),
-        [OperationResult::Ok]
-    );
+    assert_eq!(answer(&mut world, &request), rejected(Rejection::UnknownSession));
+    assert_eq!(world.results(0, Log::new().run(&[1])), [OperationResult::Ok]);
     let results = world.results(0, Log::new().run(&[1]).run(&[1]));
     assert_eq!(results, [OperationResult::Forbidden, found("a")]);
     // it can still learn what became of its requests
     let resume = world.make_resume(0, 2);
     let answers = world.accepted(0, Log::new().resume(&resume));
     assert!(
-        matches!(
-            answers[..],
-            [Answer::Resumed(Resumed {
-                last_sequence: 2,
-                ..
-            })]
-        ),
+        matches!(answers[..], [Answer::Resumed(Resumed { last_sequence: 2, .. })]),
         "{answers:?}"
     );
 }
@@ -399,17 +312,11 @@ fn what_a_closed_session_has_sent_still_runs_and_is_handed_over() {
     world.admit(0, 2, &[get("000")]);
     world.threads[0].close_session(SESSION);
     let request = world.make_request(0, 3, |_| {}, &[get("000")]);
-    assert_eq!(
-        answer(&mut world, &request),
-        rejected(Rejection::UnknownSession)
-    );
+    assert_eq!(answer(&mut world, &request), rejected(Rejection::UnknownSession));
     let resume = world.make_resume(0, 2);
     let answers = world.accepted(0, Log::new().resume(&resume));
     assert_eq!(answers, [rejected(Rejection::UnknownSession)]);
-    assert_eq!(
-        world.results(0, Log::new().run(&[1])),
-        [OperationResult::Ok]
-    );
+    assert_eq!(world.results(0, Log::new().run(&[1])), [OperationResult::Ok]);
 
     let close = |world: &mut World<SymbolicCrypto>, drain| {
         let held = world.close(0, drain).expect("holds").expect("all are in");
@@ -441,10 +348,7 @@ fn a_resume_takes_its_turn_and_its_answer_is_final() {
         [],
         "its turn has not come"
     );
-    assert_eq!(
-        answer(&mut world, &held_back),
-        rejected(Rejection::BadGeneration)
-    );
+    assert_eq!(answer(&mut world, &held_back), rejected(Rejection::BadGeneration));
     let next = world.make_request(0, 3, |header| header.generation = 2, &[get("000")]);
     assert_eq!(answer(&mut world, &next), ADMITTED);
     let refused = world.make_request(0, 4, |header| header.generation = 2, &[]);
@@ -460,18 +364,10 @@ fn a_resume_takes_its_turn_and_its_answer_is_final() {
             ts: ts(1, 1).to_u64(),
         })
     };
-    assert_eq!(
-        answers.pop(),
-        Some(resumed(2, 2)),
-        "not what was admitted after it"
-    );
+    assert_eq!(answers.pop(), Some(resumed(2, 2)), "not what was admitted after it");
     assert_eq!(sequences_of_receipts(&answers), [1, 2]);
     assert_eq!(world.results(0, Log::new().run(&[1])), [found("a")]);
-    assert_eq!(
-        world.accepted(0, Log::new().resume(&third)),
-        [resumed(3, 4)],
-        "at once"
-    );
+    assert_eq!(world.accepted(0, Log::new().resume(&third)), [resumed(3, 4)], "at once");
     for old in [&second, &third] {
         assert_eq!(
             world.accepted(0, Log::new().resume(old)),
@@ -485,10 +381,7 @@ fn several_resumes_wait_for_one_request() {
     let mut world = world_with_leaf();
     world.admit(0, 1, &[get("000")]);
     let (second, third) = (world.make_resume(0, 2), world.make_resume(0, 9));
-    assert_eq!(
-        world.accepted(0, Log::new().resume(&second).resume(&third)),
-        []
-    );
+    assert_eq!(world.accepted(0, Log::new().resume(&second).resume(&third)), []);
     let answers = world.accepted(0, Log::new().run(&[1]));
     let generations: Vec<_> = answers[1..]
         .iter()
@@ -530,10 +423,7 @@ fn resumes_that_are_not_authentic_are_rejected() {
 fn what_is_handed_over_is_done() {
     let mut world = World::symbolic(1);
     let handed_over = |world: &mut World<SymbolicCrypto>| {
-        let held = world
-            .close(0, Log::new())
-            .expect("holds")
-            .expect("all are in");
+        let held = world.close(0, Log::new()).expect("holds").expect("all are in");
         held.sessions[&SESSION].clone()
     };
     assert_eq!(handed_over(&mut world), [0]);
@@ -541,19 +431,11 @@ fn what_is_handed_over_is_done() {
     world.admit(0, 2, &[get("000")]);
     let refused = world.make_request(0, 3, |_| {}, &[]);
     assert!(matches!(answer(&mut world, &refused), Answer::Refused(_)));
-    assert_eq!(
-        handed_over(&mut world),
-        [0],
-        "a refusal does not overtake what waits"
-    );
+    assert_eq!(handed_over(&mut world), [0], "a refusal does not overtake what waits");
     world.accepted(0, Log::new().run_absent(0));
     assert_eq!(handed_over(&mut world), [1]);
     world.accepted(0, Log::new().run_absent(0));
-    assert_eq!(
-        handed_over(&mut world),
-        [3],
-        "and counts when all before it are done"
-    );
+    assert_eq!(handed_over(&mut world), [3], "and counts when all before it are done");
 }
 
 #[test]
@@ -566,10 +448,7 @@ fn sessions_do_not_mix() {
     assert_eq!(answer(&mut world, &request), Answer::Admitted(Role::Read));
     world.admit(0, 2, &[get("000")]);
     world.accepted(0, Log::new().evict_merkle(1, 0));
-    let held = world
-        .close(0, Log::new())
-        .expect("holds")
-        .expect("all are in");
+    let held = world.close(0, Log::new()).expect("holds").expect("all are in");
     assert_eq!(
         held.sessions.into_iter().collect::<Vec<_>>(),
         [(SESSION, std::vec![0]), (other, std::vec![0])]

@@ -46,11 +46,7 @@ fn values() -> Vec<Value> {
         }
     }
     for left in &sides {
-        values.extend(sides.iter().map(|right| {
-            Value::Node(Node {
-                sides: [*left, *right],
-            })
-        }));
+        values.extend(sides.iter().map(|right| Value::Node(Node { sides: [*left, *right] })));
     }
     values
 }
@@ -63,10 +59,7 @@ fn merkle_hashes_are_of_the_encoding() {
         let mut encoding = Vec::new();
         value.encode(&mut encoding);
         assert!(encoding.len() <= Value::ENCODED_BYTES_MAX);
-        let expected = blake3::keyed_hash(
-            b"zetakv/1 merkle\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
-            &encoding,
-        );
+        let expected = blake3::keyed_hash(b"zetakv/1 merkle\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", &encoding);
         assert_eq!(crypto.hash(&value), *expected.as_bytes());
         assert!(distinct.insert(crypto.hash(&value)), "{value:?}");
     }
@@ -88,14 +81,7 @@ fn elements_are_encoded_injectively() {
                     };
                     let mut out = [0; NODE_BYTES];
                     let length = encode(&element, &mut out);
-                    assert_eq!(
-                        length,
-                        if value.is_leaf() {
-                            LEAF_BYTES
-                        } else {
-                            NODE_BYTES
-                        }
-                    );
+                    assert_eq!(length, if value.is_leaf() { LEAF_BYTES } else { NODE_BYTES });
                     assert_eq!(out[length..], std::vec![0; NODE_BYTES - length]);
                     assert_ne!(out[..16], [0; 16], "the first block is never zero");
                     assert!(distinct.insert(out[..length].to_vec()), "{element:?}");
@@ -122,14 +108,7 @@ fn element_hashes_are_as_documented() {
         ],
     });
     let cases: [(u32, Key, Value, Timestamp, ThreadId, &str); 3] = [
-        (
-            7,
-            full,
-            leaf("value"),
-            ts(7, 3),
-            2,
-            "54c33d1d75e9ff5ce5f8206e3830d3c1",
-        ),
+        (7, full, leaf("value"), ts(7, 3), 2, "54c33d1d75e9ff5ce5f8206e3830d3c1"),
         (
             8,
             full,
@@ -156,11 +135,7 @@ fn element_hashes_are_as_documented() {
         };
         let mut sum = Sum::default();
         crypto.add_element(epoch, &mut sum, &element);
-        let hex: std::string::String = sum
-            .to_bytes()
-            .iter()
-            .map(|byte| std::format!("{byte:02x}"))
-            .collect();
+        let hex: std::string::String = sum.to_bytes().iter().map(|byte| std::format!("{byte:02x}")).collect();
         assert_eq!(hex, expected);
     }
 }
@@ -293,10 +268,7 @@ fn holds_with<C: Crypto>(crypto: impl Fn() -> C, first: &str, second: &str) -> b
         .add_blum(1, "000", leaf(first), ts(1, 5), 0)
         .add_blum(2, "100", leaf(second), ts(1, 6), 0);
     world.accepted(0, back);
-    match world.close(
-        0,
-        Log::new().evict_blum(1, ts(2, 0)).evict_blum(2, ts(2, 0)),
-    ) {
+    match world.close(0, Log::new().evict_blum(1, ts(2, 0)).evict_blum(2, ts(2, 0))) {
         Ok(held) => held.is_some(),
         Err(violation) => {
             assert_eq!(violation.code, ViolationCode::EpochMismatch);

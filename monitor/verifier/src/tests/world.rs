@@ -177,14 +177,7 @@ impl Log {
         self.entry(&Entry::EvictMerkle { slot, parent })
     }
 
-    pub fn add_blum(
-        self,
-        slot: Slot,
-        path: &str,
-        value: Value,
-        ts: Timestamp,
-        thread: ThreadId,
-    ) -> Self {
+    pub fn add_blum(self, slot: Slot, path: &str, value: Value, ts: Timestamp, thread: ThreadId) -> Self {
         let key = key(path);
         self.entry(&Entry::AddBlum {
             slot,
@@ -271,13 +264,7 @@ impl<C: Crypto> World<C> {
     }
 
     /// After a certified epoch, the client's session open on all threads, with every role.
-    pub fn restarted(
-        threads: u16,
-        crypto: impl Fn() -> C,
-        certified_epoch: u32,
-        root: Node,
-        carried: &C::Sum,
-    ) -> Self {
+    pub fn restarted(threads: u16, crypto: impl Fn() -> C, certified_epoch: u32, root: Node, carried: &C::Sum) -> Self {
         let clocks = Arc::new(Clocks::new(certified_epoch).expect("there is a next epoch"));
         let start = |thread| {
             let config = ThreadConfig {
@@ -292,8 +279,8 @@ impl<C: Crypto> World<C> {
             } else {
                 C::Sum::default()
             };
-            let mut verifier = Verifier::new(config, crypto(), carried, Arc::clone(&clocks))
-                .expect("there is a slot for the root");
+            let mut verifier =
+                Verifier::new(config, crypto(), carried, Arc::clone(&clocks)).expect("there is a slot for the root");
             verifier.open_session(session_keys(SESSION, Role::Admin));
             verifier
         };
@@ -332,33 +319,25 @@ impl<C: Crypto> World<C> {
         let mut reader = Reader::new(outputs);
         let mut answers = Vec::new();
         while reader.remaining() > 0 {
-            answers.push(
-                match Output::decode(&mut reader).expect("outputs are well-formed") {
-                    Output::Admitted(role) => Answer::Admitted(role),
-                    Output::Rejected(reason) => Answer::Rejected(reason),
-                    Output::NotYet => Answer::NotYet,
-                    Output::Refused(receipt) => {
-                        Answer::Refused(self.read_receipt(thread, receipt).0)
-                    }
-                    Output::Receipt(receipt) => {
-                        let (header, results) = self.read_receipt(thread, receipt);
-                        Answer::Receipt(header, results)
-                    }
-                    Output::Resumed(resumed) => Answer::Resumed(self.read_resumed(resumed)),
-                    Output::HandedOver(epoch) => Answer::HandedOver(epoch),
-                    Output::EpochNotYet => Answer::EpochNotYet,
-                    Output::Failed(_) => panic!("the process around the thread says so"),
-                },
-            );
+            answers.push(match Output::decode(&mut reader).expect("outputs are well-formed") {
+                Output::Admitted(role) => Answer::Admitted(role),
+                Output::Rejected(reason) => Answer::Rejected(reason),
+                Output::NotYet => Answer::NotYet,
+                Output::Refused(receipt) => Answer::Refused(self.read_receipt(thread, receipt).0),
+                Output::Receipt(receipt) => {
+                    let (header, results) = self.read_receipt(thread, receipt);
+                    Answer::Receipt(header, results)
+                }
+                Output::Resumed(resumed) => Answer::Resumed(self.read_resumed(resumed)),
+                Output::HandedOver(epoch) => Answer::HandedOver(epoch),
+                Output::EpochNotYet => Answer::EpochNotYet,
+                Output::Failed(_) => panic!("the process around the thread says so"),
+            });
         }
         answers
     }
 
-    fn read_receipt(
-        &self,
-        thread: ThreadId,
-        receipt: &[u8],
-    ) -> (ReceiptHeader, Vec<OperationResult>) {
+    fn read_receipt(&self, thread: ThreadId, receipt: &[u8]) -> (ReceiptHeader, Vec<OperationResult>) {
         let (covered, mac) = receipt.split_last_chunk().expect("a MAC");
         let mut reader = Reader::new(covered);
         let header = ReceiptHeader::decode(&mut reader).expect("a header");
@@ -368,10 +347,7 @@ impl<C: Crypto> World<C> {
         assert_eq!(reader.end(), Ok(()));
         let request_mac = &self.request_macs[&(thread, header.sequence)];
         let parts = [covered, request_mac];
-        assert!(
-            self.crypto
-                .mac_is(&RECEIPT_KEY, MacDomain::Receipt, &parts, mac)
-        );
+        assert!(self.crypto.mac_is(&RECEIPT_KEY, MacDomain::Receipt, &parts, mac));
         (header, results)
     }
 
@@ -407,9 +383,7 @@ impl<C: Crypto> World<C> {
         let mut request = Vec::new();
         header.encode(&mut request);
         request.extend_from_slice(&operations.concat());
-        let mac = self
-            .crypto
-            .mac(&REQUEST_KEY, MacDomain::Request, &[&request]);
+        let mac = self.crypto.mac(&REQUEST_KEY, MacDomain::Request, &[&request]);
         request.extend_from_slice(&mac);
         self.request_macs.insert((thread, sequence), mac);
         request
@@ -422,9 +396,7 @@ impl<C: Crypto> World<C> {
         resume[8..12].copy_from_slice(&generation.to_le_bytes());
         resume[12..14].copy_from_slice(&thread.to_le_bytes());
         resume[16..32].copy_from_slice(&NONCE);
-        let mac = self
-            .crypto
-            .mac(&REQUEST_KEY, MacDomain::Resume, &[&resume[..32]]);
+        let mac = self.crypto.mac(&REQUEST_KEY, MacDomain::Resume, &[&resume[..32]]);
         resume[32..].copy_from_slice(&mac);
         resume
     }
@@ -448,31 +420,17 @@ impl<C: Crypto> World<C> {
 
     /// Close the epoch on a thread, with this drain, and submit what it hands over.
     #[track_caller]
-    pub fn close(
-        &mut self,
-        thread: ThreadId,
-        drain: Log,
-    ) -> Result<Option<HeldEpoch<C::Sum>>, Violation> {
-        let log = Log([
-            Log::new().next_epoch().0,
-            drain.0,
-            Log::new().verify_epoch().0,
-        ]
-        .concat());
+    pub fn close(&mut self, thread: ThreadId, drain: Log) -> Result<Option<HeldEpoch<C::Sum>>, Violation> {
+        let log = Log([Log::new().next_epoch().0, drain.0, Log::new().verify_epoch().0].concat());
         let answers = self.accepted(thread, log);
-        assert!(
-            matches!(answers[..], [Answer::HandedOver(_)]),
-            "{answers:?}"
-        );
+        assert!(matches!(answers[..], [Answer::HandedOver(_)]), "{answers:?}");
         self.submit(thread)
     }
 
     /// Submit what a thread has handed over, and certify the epoch if it holds.
     #[track_caller]
     pub fn submit(&mut self, thread: ThreadId) -> Result<Option<HeldEpoch<C::Sum>>, Violation> {
-        let snapshot = self.threads[usize::from(thread)]
-            .take_snapshot()
-            .expect("a snapshot");
+        let snapshot = self.threads[usize::from(thread)].take_snapshot().expect("a snapshot");
         let held = self.aggregator.submit(snapshot, &self.crypto)?;
         if let Some(held) = &held {
             self.clocks.certify(held.epoch);

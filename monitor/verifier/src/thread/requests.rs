@@ -12,9 +12,7 @@ use crate::machine::{KEYS_PER_OPERATION_MAX, Role, StateMachine, execute};
 use crate::output::Output;
 use crate::queue::{QueuedRequest, QueuedResume};
 use crate::receipt::{RECEIPT_HEADER_BYTES, RESUMED_BYTES, ReceiptHeader, Resumed};
-use crate::request::{
-    MAC_BYTES, MacDomain, OPERATIONS_PER_REQUEST_MAX, RESUME_BYTES, RequestError,
-};
+use crate::request::{MAC_BYTES, MacDomain, OPERATIONS_PER_REQUEST_MAX, RESUME_BYTES, RequestError};
 use crate::sessions::AuthenticRequest;
 use crate::time::Timestamp;
 use crate::value::{Commitment, Value};
@@ -34,9 +32,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
         let after_ts = Timestamp::from_u64(request.header.after_ts);
         if self.epochs.is_ahead_of_all(after_ts) {
             self.refuse(&request, RequestError::AfterTsAhead, outputs);
-        } else if after_ts.epoch > self.epochs.clock().epoch
-            || !self.queue.has_room(request.operations.len())
-        {
+        } else if after_ts.epoch > self.epochs.clock().epoch || !self.queue.has_room(request.operations.len()) {
             Output::NotYet.encode(outputs);
         } else if check_operations::<M>(request.header.operations, request.operations).is_err() {
             self.refuse(&request, RequestError::Malformed, outputs);
@@ -46,12 +42,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
         Ok(())
     }
 
-    fn admit(
-        &mut self,
-        request: &AuthenticRequest<'_>,
-        after_ts: Timestamp,
-        outputs: &mut Vec<u8>,
-    ) {
+    fn admit(&mut self, request: &AuthenticRequest<'_>, after_ts: Timestamp, outputs: &mut Vec<u8>) {
         self.sessions.consume(request);
         let queued = QueuedRequest {
             session: request.header.session,
@@ -69,12 +60,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
     }
 
     /// Answer with an error receipt.
-    fn refuse(
-        &mut self,
-        request: &AuthenticRequest<'_>,
-        error: RequestError,
-        outputs: &mut Vec<u8>,
-    ) {
+    fn refuse(&mut self, request: &AuthenticRequest<'_>, error: RequestError, outputs: &mut Vec<u8>) {
         self.sessions.consume(request);
         let header = ReceiptHeader {
             session: request.header.session,
@@ -93,16 +79,11 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
     }
 
     fn receipt_mac(&self, key: &MacKey, covered: &[u8], request_mac: &Mac) -> Mac {
-        self.crypto
-            .mac(key, MacDomain::Receipt, &[covered, request_mac])
+        self.crypto.mac(key, MacDomain::Receipt, &[covered, request_mac])
     }
 
     /// Admit a resume, and answer at once if nothing is before it.
-    pub(super) fn resume(
-        &mut self,
-        resume: &[u8; RESUME_BYTES],
-        outputs: &mut Vec<u8>,
-    ) -> Result<(), Fault> {
+    pub(super) fn resume(&mut self, resume: &[u8; RESUME_BYTES], outputs: &mut Vec<u8>) -> Result<(), Fault> {
         check!(resume_in_open_epoch: !self.epochs.closing(), else EpochAlreadyClosing(Key::ROOT));
         if !self.queue.has_room(0) {
             Output::NotYet.encode(outputs);
@@ -127,11 +108,11 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
         let mut answer = [0; RESUMED_BYTES + MAC_BYTES];
         let (covered, mac) = answer.split_at_mut(RESUMED_BYTES);
         covered.copy_from_slice(&header.encode());
-        mac.copy_from_slice(&self.crypto.mac(
-            &resume.receipt_key,
-            MacDomain::Resumed,
-            &[covered, &resume.nonce],
-        ));
+        mac.copy_from_slice(
+            &self
+                .crypto
+                .mac(&resume.receipt_key, MacDomain::Resumed, &[covered, &resume.nonce]),
+        );
         Output::Resumed(&answer).encode(outputs);
     }
 
@@ -195,8 +176,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
         }
         // what is in the queue has been decoded before, so this does not fail
         let decoded = self.queue.next_operation::<M>();
-        let (operation, end) =
-            decoded.map_err(|malformed| Fault::new(malformed.into(), Key::ROOT))?;
+        let (operation, end) = decoded.map_err(|malformed| Fault::new(malformed.into(), Key::ROOT))?;
         Ok((role, operation, end))
     }
 
