@@ -115,6 +115,8 @@ class Children:
             child.send(ToChild.END)
             if child.process.stdin is not None:
                 child.process.stdin.close()
+            elif child.link is None and child.process.returncode is None:
+                child.process.kill()  # it has not got as far as to listen to us, or to do anything
             processes.append(child.process)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(process.wait() for process in processes)), limits.EXIT_SECONDS)

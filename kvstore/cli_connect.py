@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from kvstore_client import KV, IntegrityError, KVStoreError, ViolationError, connect
 
+from kvstore.cli_status import NoStatusError
 from kvstore.config import PORT_DEFAULT
 from kvstore.local import state_directory
 from kvstore.violation import IntegrityViolationError
@@ -54,15 +55,7 @@ def run(command: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a command; its errors become one line on stderr and an exit code, never a traceback."""
     try:
         asyncio.run(command())
-    except (
-        KVStoreError,
-        ServiceError,
-        StorageError,
-        ConfigError,
-        IntegrityViolationError,
-        ValueError,
-        OSError,
-    ) as error:
+    except (KVStoreError, NoStatusError, ValueError, OSError) as error:
         fail(error)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -18,9 +18,7 @@ _OPEN_WARNING = (
     "WARNING: --open: anyone who can reach this server may read and write every record, without a key. "
     "Answers are still verified; who gives the orders is not."
 )
-_UNVERIFIED_WARNING = (
-    "WARNING: --unverified: there is no monitor. Nothing is checked; clients must believe what it says."
-)
+_UNVERIFIED_WARNING = "WARNING: --unverified: without a monitor nothing is checked; clients must believe what it says."
 
 
 def run_service(config: ServeConfig) -> None:

@@ -1,5 +1,6 @@
-"""`zetakv status`: the server's account of itself. Nothing in it is proved, so no session is needed to ask for it: it can
-be had from a server whose monitor has failed, too.
+"""`zetakv status`: the server's account of itself.
+
+Nothing in it is proved, so no session is needed to ask for it: a server whose monitor has failed answers, too.
 """
 
 import asyncio

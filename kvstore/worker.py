@@ -386,6 +386,9 @@ async def main(config: ChildConfig, control: Control) -> None:
 
     def handle(kind: int, body: bytes) -> None:
         nonlocal worker
+        if worker is None and kind == ToChild.END:
+            control.end()
+            return
         if worker is None:
             # The store exists only when the supervisor says BEGIN.
             worker = Worker(config, control)
