@@ -149,18 +149,16 @@ impl Sessions {
         true
     }
 
-    /// Answer who claims to have been the client of a session of an earlier incarnation, once.
-    pub fn answer_former<C: Crypto>(&mut self, claim: &FormerClaim<'_>, crypto: &C) -> FormerAnswer {
+    /// Answer who claims to have been the client of a session of an earlier incarnation. The answer never changes, so it may be asked for
+    /// again by a client that lost the first one.
+    pub fn answer_former<C: Crypto>(&self, claim: &FormerClaim<'_>, crypto: &C) -> FormerAnswer {
         let proves = |session: &&EndedSession| {
             session.incarnation == *claim.incarnation
                 && session.incarnation != self.incarnation
                 && crypto.mac_is(&session.former_key, MacDomain::Former, &[claim.covered], claim.proof)
         };
-        if self.ended.sessions.get(&claim.session).filter(proves).is_none() {
-            return FormerAnswer::Unknown;
-        }
-        match self.ended.sessions.remove(&claim.session) {
-            Some(session) => FormerAnswer::LastSequences(session.last_sequences),
+        match self.ended.sessions.get(&claim.session).filter(proves) {
+            Some(session) => FormerAnswer::LastSequences(session.last_sequences.clone()),
             None => FormerAnswer::Unknown,
         }
     }
@@ -261,28 +259,19 @@ mod tests {
     }
 
     #[test]
-    fn a_former_session_is_answered_once_to_who_proves_it() {
+    fn a_former_session_is_answered_to_who_proves_it() {
         let mut before = Sessions::new(BEFORE, EndedSessions::default());
         before.open(live(BEFORE));
         before.note_last_sequences(1, &[5, 6]);
-        let mut sessions = Sessions::new(NOW, before.to_ended());
-        let answer = |sessions: &mut Sessions, claim: FormerClaim<'_>| sessions.answer_former(&claim, &crypto());
+        let sessions = Sessions::new(NOW, before.to_ended());
+        let answer = |sessions: &Sessions, claim: FormerClaim<'_>| sessions.answer_former(&claim, &crypto());
 
-        assert_eq!(
-            answer(&mut sessions, claim(&BEFORE, 1, &[0; 16])),
-            FormerAnswer::Unknown
-        );
-        assert_eq!(answer(&mut sessions, claim(&NOW, 1, &proof())), FormerAnswer::Unknown);
-        assert_eq!(
-            answer(&mut sessions, claim(&BEFORE, 2, &proof())),
-            FormerAnswer::Unknown
-        );
+        assert_eq!(answer(&sessions, claim(&BEFORE, 1, &[0; 16])), FormerAnswer::Unknown);
+        assert_eq!(answer(&sessions, claim(&NOW, 1, &proof())), FormerAnswer::Unknown);
+        assert_eq!(answer(&sessions, claim(&BEFORE, 2, &proof())), FormerAnswer::Unknown);
         let told = FormerAnswer::LastSequences(vec![5, 6]);
-        assert_eq!(answer(&mut sessions, claim(&BEFORE, 1, &proof())), told);
-        assert_eq!(
-            answer(&mut sessions, claim(&BEFORE, 1, &proof())),
-            FormerAnswer::Unknown
-        );
+        assert_eq!(answer(&sessions, claim(&BEFORE, 1, &proof())), told);
+        assert_eq!(answer(&sessions, claim(&BEFORE, 1, &proof())), told, "asked again");
     }
 
     #[test]
@@ -302,7 +291,7 @@ mod tests {
         assert!(before.close(1));
         before.note_last_sequences(1, &[4, 9]);
         before.note_last_sequences(1, &[0, 10]); // thread 0 has forgotten it
-        let mut sessions = Sessions::new(NOW, before.to_ended());
+        let sessions = Sessions::new(NOW, before.to_ended());
         let answer = sessions.answer_former(&claim(&BEFORE, 1, &proof()), &crypto());
         assert_eq!(answer, FormerAnswer::LastSequences(vec![4, 10]));
     }
