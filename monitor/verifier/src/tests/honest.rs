@@ -2,6 +2,7 @@
 
 use std::vec::Vec;
 
+use super::random_logs::Random;
 use super::symbolic::SymbolicCrypto;
 use super::world::{Answer, EMPTY_NODE, FOUND_NULL, Log, NULL, World, exchange, found, get, key, leaf, put, ts};
 use crate::crypto::Crypto;
@@ -164,18 +165,6 @@ fn a_restart_carries_what_is_in_blum_whatever_the_number_of_threads() {
         assert_eq!(restarted.results(0, Log::new().run(&[1])), [found("a")]);
         let holds = restarted.close(0, Log::new().evict_blum(1, ts(3, 0))).is_ok();
         assert_eq!(holds, carried == held.evicted_next);
-    }
-}
-
-/// A small generator, so that a failure is found again from the seed that it prints (xorshift64*, Vigna 2016).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
     }
 }
 

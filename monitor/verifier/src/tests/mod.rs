@@ -7,6 +7,7 @@ mod checks_of_records;
 mod checks_of_runs;
 mod honest;
 pub(crate) mod left_out;
+mod random_logs;
 mod requests;
 pub(crate) mod symbolic;
 pub(crate) mod world;
