@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -87,6 +88,9 @@ class Control:
 def run_child(role: str, main: Callable[[ChildConfig, Control], Awaitable[None]]) -> None:
     """Entry of a child's module: `main` sets everything up and returns; the process lives until the control ends."""
     config = ChildConfig.from_json(sys.argv[1])
+    # A connection is a file: the usual soft limit of 1,024 is a leftover of select(), which is not used here.
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
     configure_logging(f"{role}-{config.index}" if role == "worker" else role)
     # Ctrl-C reaches the whole process group; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,11 +7,13 @@ import random
 import shutil
 import signal
 import struct
+import tempfile
 from pathlib import Path
 
 import pytest
 from kvstore_client import KV, KVStoreError, NotANumberError, TooLongError, ViolationError
 from service import Service, is_alive, until
+from support.server import MonitorProcess
 
 from kvstore._prover import encode_record, store_key_of
 from kvstore.config import ServeConfig
@@ -159,7 +161,7 @@ async def test_bad_frames_of_one_client_do_not_disturb_another(tmp_path: Path, v
         assert (await kv.status())["state"] == "ok"
 
 
-async def test_a_client_that_does_not_read_is_dropped_and_others_go_on(tmp_path: Path) -> None:
+async def test_a_client_that_does_not_read_stops_no_one_else(tmp_path: Path) -> None:
     async with Service(tmp_path) as service, service.connected() as kv:
         _, writer = await asyncio.open_connection(*service.address.split(":"), limit=1)
         status = struct.pack("<IB", 1, 0x06)
@@ -207,6 +209,25 @@ async def test_verified_and_unverified_stores_are_not_mixed_up(tmp_path: Path, v
     assert refused.code == 1
     assert "--unverified" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+async def test_a_monitor_that_runs_apart_outlives_the_server(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="zk-") as short:  # a Unix socket's path is limited to 107 bytes
+        monitor = await asyncio.to_thread(MonitorProcess(Path(short)).start)
+        try:
+            for workers in (1, 2):
+                service = Service(tmp_path, "--monitor", f"unix:{monitor.socket}", workers=workers)
+                service.admin_key = monitor.admin_key
+                async with service:
+                    if workers == 1:
+                        await fill(service)
+                    async with service.connected() as kv:
+                        await check_filled(kv)
+        finally:
+            monitor.close()
+    refused = await asyncio.to_thread(Service(tmp_path, "--monitor", "unix:/does/not/exist").start_refused)
+    assert refused.code == 1
+    assert "no monitor can be reached at unix:/does/not/exist" in refused.stderr
 
 
 def edit_store(data: Path, key: bytes, row: bytes | None) -> None:
