@@ -15,7 +15,7 @@ class FrameError(ValueError):
     """A client's frame is malformed or does not match its commitments. `args == (code, text)`, protocol section 6."""
 
 class ProverError(RuntimeError):
-    """The store lacks or garbles a row that the proof needs, or the monitor answered out of order: the worker must stop.
+    """The store lacks or garbles a row that a proof needs, or the monitor answered out of order: the worker must stop.
 
     `args == (text, store key or None)`.
     """
@@ -86,7 +86,7 @@ class Prover:
 
     @property
     def cut_wanted(self) -> bool:
-        """Whether the epoch should be closed at once, because the thread's clock is halfway to its end: ask for a cut."""
+        """Whether the epoch should be closed at once: the thread's clock is halfway to its end. Ask for a cut."""
 
     @property
     def dirty_bytes(self) -> int:

@@ -52,6 +52,7 @@ pub struct PlainEngine {
     frozen: Option<Vec<KeyHash>>,
     packed: Option<Vec<u8>>,
     dirty_bytes: usize,
+    frozen_bytes: usize,
     operations: u64,
     operations_before_epoch: u64,
 }
@@ -72,6 +73,7 @@ impl PlainEngine {
             frozen: None,
             packed: None,
             dirty_bytes: 0,
+            frozen_bytes: 0,
             operations: 0,
             operations_before_epoch: 0,
         }
@@ -219,7 +221,8 @@ impl PlainEngine {
             record.is_frozen = true;
             record.leaf.application_key = None;
         }
-        self.dirty_bytes = packed.len();
+        self.dirty_bytes = 0;
+        self.frozen_bytes = packed.len();
         self.frozen = Some(frozen);
         self.packed = Some(packed);
         self.handed_over = Some(self.epoch);
@@ -254,6 +257,7 @@ impl PlainEngine {
             .frozen
             .take()
             .ok_or(Error::Engine("there is no checkpoint to release"))?;
+        self.frozen_bytes = 0;
         for key in frozen {
             if let Some(record) = self.records.get_mut(&key) {
                 record.is_frozen = false;
@@ -274,7 +278,7 @@ impl PlainEngine {
 
     /// Bytes of rows held in memory until the next checkpoint is durable.
     pub const fn dirty_bytes(&self) -> usize {
-        self.dirty_bytes
+        self.dirty_bytes + self.frozen_bytes
     }
 
     /// Records in memory, those of them that the next checkpoint writes, and operations since the start.

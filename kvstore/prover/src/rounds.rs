@@ -13,8 +13,7 @@ use zetakv_verifier::time::Timestamp;
 
 use crate::error::Error;
 use crate::frames::{
-    ClientRequest, ClientResume, FrameRules, ResultBytes, receipt_frame, rejected_frame,
-    resumed_frame,
+    ClientRequest, ClientResume, FrameRules, ResultBytes, receipt_frame, rejected_frame, resumed_frame,
 };
 use crate::mirror::Mirror;
 use crate::reading::Wanted;
@@ -146,8 +145,7 @@ impl Rounds {
             }
             if let Work::Request(admitted) = work {
                 let operations = admitted.operations_run..admitted.request.operations.len();
-                self.unplanned
-                    .extend(operations.map(|operation| (index, operation)));
+                self.unplanned.extend(operations.map(|operation| (index, operation)));
             }
             self.planned = index + 1;
         }
@@ -156,9 +154,7 @@ impl Rounds {
     /// Write the log of what is planned, as far as it fits.
     pub fn run(&mut self, mirror: &mut Mirror) -> Result<(), Error> {
         if !self.unplanned.is_empty() {
-            return Err(Error::Engine(
-                "the rows that operations need have not been supplied",
-            ));
+            return Err(Error::Engine("the rows that operations need have not been supplied"));
         }
         while self.planned > 0 && mirror.log_bytes() < LOG_BYTES {
             if let Some(Work::Request(admitted)) = self.admitted.front_mut() {
@@ -183,15 +179,10 @@ impl Rounds {
     /// Write the log that asks about what is submitted, as far as it fits.
     pub fn ask(&mut self, mirror: &mut Mirror) {
         let mut bytes = 0;
-        while self.asked.len() < ASKED_REQUESTS
-            && bytes < ASKED_BYTES
-            && self.admitted.len() < ASKED_REQUESTS
-        {
+        while self.asked.len() < ASKED_REQUESTS && bytes < ASKED_BYTES && self.admitted.len() < ASKED_REQUESTS {
             match self.submitted.pop_front() {
                 None => break,
-                Some(Incoming::Request(request))
-                    if self.held_sessions.contains(&request.header.session) =>
-                {
+                Some(Incoming::Request(request)) if self.held_sessions.contains(&request.header.session) => {
                     self.held.push(request);
                 }
                 Some(Incoming::Request(request)) => {
@@ -219,20 +210,13 @@ impl Rounds {
     // --- the monitor's answers ---
 
     /// One output of the monitor that concerns requests.
-    pub fn absorb(
-        &mut self,
-        output: &Output<'_>,
-        frames: &mut Vec<ClientFrame>,
-    ) -> Result<(), Error> {
+    pub fn absorb(&mut self, output: &Output<'_>, frames: &mut Vec<ClientFrame>) -> Result<(), Error> {
         match output {
             Output::Receipt(receipt) => {
                 let Some(Work::Request(done)) = self.completed.pop_front() else {
                     return Err(OUT_OF_ORDER);
                 };
-                frames.push((
-                    done.request.origin,
-                    receipt_frame(&self.rules, receipt, &done.values),
-                ));
+                frames.push((done.request.origin, receipt_frame(&self.rules, receipt, &done.values)));
                 self.pass_answers(frames);
             }
             Output::Resumed(resumed) => {
@@ -264,10 +248,7 @@ impl Rounds {
             }
             Output::Refused(receipt) => {
                 let request = self.take_asked_request()?;
-                self.answer(
-                    (request.origin, receipt_frame(&self.rules, receipt, &[])),
-                    frames,
-                );
+                self.answer((request.origin, receipt_frame(&self.rules, receipt, &[])), frames);
             }
             Output::Rejected(reason) => self.rejected(*reason, frames)?,
             Output::HandedOver(_) | Output::EpochNotYet | Output::Failed(_) => {
@@ -282,9 +263,7 @@ impl Rounds {
         match self.asked.pop_front() {
             Some(Incoming::Request(request)) => {
                 let header = &request.header;
-                if reason == Rejection::BadSequence as u8
-                    && self.held_sessions.contains(&header.session)
-                {
+                if reason == Rejection::BadSequence as u8 && self.held_sessions.contains(&header.session) {
                     // it came right after one that is too early
                     self.held.push(request);
                 } else {
@@ -294,10 +273,7 @@ impl Rounds {
             }
             Some(Incoming::Resume(resume)) => {
                 self.answer(
-                    (
-                        resume.origin,
-                        rejected_frame(resume.session, thread, 0, reason),
-                    ),
+                    (resume.origin, rejected_frame(resume.session, thread, 0, reason)),
                     frames,
                 );
             }

@@ -1,13 +1,11 @@
 //! A whole service in one thread: provers, the real verifier threads and aggregator as their judges, a store that only knows what was
 //! checkpointed, and clients that know what every answer must be. An honest prover's log must always be accepted.
 
-pub mod client;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fastrand::Rng;
-use zetakv_prover::{Config, FrameRules, Prover, rows};
+use zetakv_prover::{Config, Error, FrameRules, Prover, rows};
 use zetakv_verifier::clocks::Clocks;
 use zetakv_verifier::codec::Reader;
 use zetakv_verifier::entry::Entry;
@@ -16,9 +14,10 @@ use zetakv_verifier::machine::Role;
 use zetakv_verifier::output::Output;
 use zetakv_verifier::standard_crypto::Sum;
 use zetakv_verifier::value::Node;
+use zetakv_verifier::violation::Violation;
 use zetakv_verifier::{Aggregator, HeldEpoch, Progress, StandardCrypto, ThreadConfig, Verifier};
 
-use client::{Action, Client, Model};
+use crate::client::{Action, Client, Model};
 
 const SECRET: [u8; 32] = [7; 32];
 /// Bytes of operations that may wait in the queue of a verifier thread.
@@ -64,6 +63,19 @@ struct Worker {
     has_handed_over: bool,
 }
 
+/// Why a service stops.
+#[derive(Debug)]
+pub enum Stop {
+    Prover(Error),
+    Violation(Violation),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Prover(error)
+    }
+}
+
 pub struct World {
     pub rng: Rng,
     pub shape: Shape,
@@ -79,6 +91,8 @@ pub struct World {
     held: Option<HeldEpoch<Sum>>,
     newest_ts: u64,
     sessions: u64,
+    /// Whether clients may rely on what they are answered.
+    rows_are_honest: bool,
     pub receipts: u64,
     pub rejections: u64,
     pub resumes: u64,
@@ -99,10 +113,10 @@ impl World {
             evicted_next: Sum::default(),
             models: vec![Model::new(); usize::from(shape.threads)],
         };
-        Self::start(Rng::with_seed(seed), shape, durable)
+        Self::start(Rng::with_seed(seed), shape, durable).expect("a new world")
     }
 
-    fn start(mut rng: Rng, shape: Shape, durable: Durable) -> Self {
+    fn start(mut rng: Rng, shape: Shape, durable: Durable) -> Result<Self, Stop> {
         let clocks = Arc::new(Clocks::new(durable.epoch).expect("epochs are left"));
         let mut world = Self {
             workers: Vec::new(),
@@ -113,6 +127,7 @@ impl World {
             held: None,
             newest_ts: 0,
             sessions: 0,
+            rows_are_honest: true,
             receipts: 0,
             rejections: 0,
             resumes: 0,
@@ -124,13 +139,13 @@ impl World {
             durable,
         };
         for thread in 0..shape.threads {
-            let worker = world.start_worker(thread);
+            let worker = world.start_worker(thread)?;
             world.workers.push(worker);
         }
-        world
+        Ok(world)
     }
 
-    fn start_worker(&mut self, thread: u16) -> Worker {
+    fn start_worker(&mut self, thread: u16) -> Result<Worker, Stop> {
         let shape = self.shape;
         let durable = &self.durable;
         let config = ThreadConfig {
@@ -163,9 +178,7 @@ impl World {
         };
         let mut prover = Prover::new(config).expect("a prover");
         let (first, end) = prover.hot_range();
-        prover
-            .load_hot(durable.rows.range(first..end).map(|(key, _)| key))
-            .expect("hot rows");
+        prover.load_hot(durable.rows.range(first..end).map(|(key, _)| key))?;
         let mut clients = Vec::new();
         for role in [Role::Write, Role::Write, Role::Read] {
             self.sessions += 1;
@@ -176,7 +189,7 @@ impl World {
         let of_this_thread = |key: &Vec<u8>| thread_of(key, shape.threads) == thread;
         let all = durable.models.iter().flatten().filter(|(key, _)| of_this_thread(key));
         let model: Model = all.map(|(key, value)| (key.clone(), value.clone())).collect();
-        Worker {
+        Ok(Worker {
             prover,
             verifier,
             clients,
@@ -189,85 +202,138 @@ impl World {
             waiting: None,
             cut_to_start: None,
             has_handed_over: false,
-        }
+        })
     }
 
     /// Let one worker do one round, if it has anything to do.
     pub fn turn(&mut self, thread: u16) {
+        self.try_turn(thread)
+            .unwrap_or_else(|stop| panic!("an honest service stops: {stop:?}"));
+    }
+
+    /// The same; somebody may find that rows were changed.
+    pub fn try_turn(&mut self, thread: u16) -> Result<(), Stop> {
         let worker = &mut self.workers[usize::from(thread)];
         if self.rng.u8(0..4) == 0
             && let Some(all_to_merkle) = worker.cut_to_start.take()
         {
-            worker.prover.start_cut(all_to_merkle).expect("no other cut");
+            worker.prover.start_cut(all_to_merkle)?;
         }
         let (log, mut outputs) = match worker.waiting.take() {
             Some(waiting) => waiting,
             None if worker.prover.is_busy() => {
                 loop {
-                    let keys = worker.prover.reads().expect("reads");
+                    let keys = worker.prover.reads()?;
                     if keys.is_empty() {
                         break;
                     }
                     let rows: Vec<_> = keys.iter().map(|key| self.visible.get(key)).collect();
-                    worker.prover.supply(&rows).expect("rows");
+                    worker.prover.supply(&rows)?;
                 }
-                let log = worker.prover.log().expect("a log");
+                let log = worker.prover.log()?;
                 count_kinds(&log, &mut self.entries, |reader| Entry::decode(reader).is_ok());
                 (log, Vec::new())
             }
-            None => return,
+            None => return Ok(()),
         };
         assert!(log.len() < 16 << 20, "a log fits into a message");
         match worker.verifier.process(&log, &mut outputs) {
             Progress::Done => {}
             Progress::Waiting { consumed } => {
                 worker.waiting = Some((log[consumed..].to_vec(), outputs));
-                return;
+                return Ok(());
             }
-            Progress::Failed(violation) => panic!("an honest prover is accused: {violation:?}"),
-        }
-        if log.is_empty() {
-            return;
+            Progress::Failed(violation) => return Err(Stop::Violation(violation)),
         }
         count_kinds(&outputs, &mut self.outputs, |reader| Output::decode(reader).is_ok());
-        for (origin, frame) in worker.prover.absorb(&outputs).expect("outputs") {
-            let client = worker
-                .clients
-                .iter_mut()
-                .find(|client| client.session == origin)
-                .expect("a client");
-            let (header, body) = frame.split_at(5);
-            assert_eq!(
-                frame.len(),
-                4 + u32::from_le_bytes(header[..4].try_into().expect("4 bytes")) as usize
-            );
-            match header[4] {
-                0x82 => {
-                    let ts = client.check_receipt(&self.crypto, &mut worker.model, body);
-                    self.newest_ts = self.newest_ts.max(ts);
-                    self.receipts += 1;
-                }
-                0x83 => {
-                    check_rejected(body);
-                    self.rejections += 1;
-                }
-                0x84 => {
-                    client.check_resumed(&self.crypto, body);
-                    self.resumes += 1;
-                }
-                kind => panic!("an unknown frame {kind:#x}"),
-            }
+        for (origin, frame) in worker.prover.absorb(&outputs)? {
+            self.deliver(thread, origin, &frame);
         }
+        let worker = &mut self.workers[usize::from(thread)];
         if let Some(epoch) = worker.prover.handed_over() {
             assert_eq!(epoch, self.durable.epoch + 1);
             worker.has_handed_over = true;
             worker.model_at_cut = worker.model.clone();
             assert!(!worker.prover.is_active());
-            self.packed.push(worker.prover.take_checkpoint().expect("a checkpoint"));
+            self.packed.push(worker.prover.take_checkpoint()?);
             let snapshot = worker.verifier.take_snapshot().expect("a snapshot");
-            let held = self.aggregator.submit(snapshot, &self.crypto);
-            self.held = held.unwrap_or_else(|violation| panic!("an honest epoch does not hold: {violation:?}"));
+            self.held = self
+                .aggregator
+                .submit(snapshot, &self.crypto)
+                .map_err(Stop::Violation)?;
         }
+        Ok(())
+    }
+
+    fn deliver(&mut self, thread: u16, origin: u64, frame: &[u8]) {
+        let worker = &mut self.workers[usize::from(thread)];
+        let client = worker
+            .clients
+            .iter_mut()
+            .find(|client| client.session == origin)
+            .expect("a client");
+        let (header, body) = frame.split_at(5);
+        let length = u32::from_le_bytes(header[..4].try_into().expect("4 bytes"));
+        assert_eq!(frame.len(), 4 + length as usize);
+        match header[4] {
+            0x82 => {
+                self.receipts += 1;
+                if self.rows_are_honest {
+                    let ts = client.check_receipt(&self.crypto, &mut worker.model, body);
+                    self.newest_ts = self.newest_ts.max(ts);
+                }
+            }
+            0x83 => {
+                check_rejected(body);
+                self.rejections += 1;
+            }
+            0x84 => {
+                self.resumes += 1;
+                if self.rows_are_honest {
+                    client.check_resumed(&self.crypto, body);
+                }
+            }
+            kind => panic!("an unknown frame {kind:#x}"),
+        }
+    }
+
+    /// Somebody changes rows of the store, in every way that comes to mind.
+    pub fn tamper(&mut self, changes: usize) {
+        self.rows_are_honest = false;
+        let keys: Vec<_> = self.visible.keys().cloned().collect();
+        for _ in 0..changes {
+            let key = &keys[self.rng.usize(0..keys.len())];
+            let other = self.visible.get(&keys[self.rng.usize(0..keys.len())]).cloned();
+            let Some(row) = self.visible.get_mut(key) else { continue };
+            match self.rng.u8(0..16) {
+                0 => {
+                    self.visible.remove(key);
+                }
+                1 => *row = other.unwrap_or_default(),
+                2 => row.truncate(self.rng.usize(0..=row.len())),
+                _ if row.is_empty() => {}
+                _ => {
+                    let at = self.rng.usize(0..row.len());
+                    row[at] ^= 1 << self.rng.u8(0..8);
+                }
+            }
+        }
+        self.durable.rows = self.visible.clone();
+    }
+
+    /// Requests and a cut, until it is through or somebody stops.
+    pub fn run_until_stopped(&mut self, rounds: usize) -> Result<(), Stop> {
+        for round in 0.. {
+            if round == rounds {
+                self.start_cut(false);
+            } else if round > rounds && self.has_handed_over() {
+                break;
+            }
+            let thread = self.rng.u16(0..self.shape.threads);
+            self.send(thread);
+            self.try_turn(thread)?;
+        }
+        Ok(())
     }
 
     /// Some rounds of workers in random order, with traffic in between.
@@ -435,12 +501,15 @@ impl World {
     }
 
     /// Kill everything, and start again from what is durable.
-    pub fn restart(mut self, shape: Shape) -> Self {
-        let receipts = self.receipts;
-        let durable = self.durable.clone();
-        let mut world = Self::start(self.rng.fork(), shape, durable);
-        world.receipts = receipts;
-        world
+    pub fn restart(self, shape: Shape) -> Self {
+        self.try_restart(shape).expect("an honest restart")
+    }
+
+    /// The same; the prover may find that rows were changed.
+    pub fn try_restart(mut self, shape: Shape) -> Result<Self, Stop> {
+        let mut world = Self::start(self.rng.fork(), shape, self.durable.clone())?;
+        world.rows_are_honest = self.rows_are_honest;
+        Ok(world)
     }
 
     /// The rows of the store whose keys begin so.

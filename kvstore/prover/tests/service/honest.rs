@@ -1,9 +1,7 @@
 //! Honest provers are never accused, and clients always get what a plain map would give them: random work, with caches and hot sets so
 //! small that every way through the prover is taken.
 
-mod world;
-
-use world::{Shape, World};
+use crate::world::{Shape, World};
 use zetakv_prover::rows::HOT_PREFIX;
 
 const TINY: Shape = Shape {

@@ -1,0 +1,49 @@
+//! A store that somebody changed: the prover, or the monitor, says so. Nothing panics, and a prover never goes on for ever.
+
+use crate::world::{Shape, Stop, World};
+use zetakv_prover::Error;
+use zetakv_verifier::violation::ViolationCode;
+
+#[test]
+fn changed_rows_are_found() {
+    let (mut by_prover, mut by_monitor) = (0, 0);
+    for seed in 0..60 {
+        let shape = Shape {
+            threads: 1 << (seed % 3),
+            slots: 80,
+            hot_records_max: 150,
+            keys: 300,
+        };
+        let mut world = World::new(seed, shape);
+        for _ in 0..3 {
+            world.run(60);
+            world.cut(seed % 4 == 0);
+            world.quiesce();
+            world.certify(false);
+        }
+        world.tamper(1 + seed as usize / 8);
+        match world
+            .try_restart(shape)
+            .and_then(|mut world| world.run_until_stopped(100))
+        {
+            Ok(()) => {}
+            Err(Stop::Prover(error)) => {
+                assert!(matches!(error, Error::Store { .. }), "{error:?}");
+                by_prover += 1;
+            }
+            Err(Stop::Violation(violation)) => {
+                // what was stored is not what was proved: the prover itself made no mistake
+                let code = violation.code;
+                assert!(
+                    matches!(code, ViolationCode::HashMismatch | ViolationCode::EpochMismatch),
+                    "{code:?}"
+                );
+                by_monitor += 1;
+            }
+        }
+    }
+    assert!(
+        by_prover > 5 && by_monitor > 5,
+        "found {by_prover} by the prover, {by_monitor} by the monitor"
+    );
+}
