@@ -82,7 +82,7 @@ class Prover:
 
     @property
     def active(self) -> bool:
-        """Whether an operation has run in the open epoch: its receipts wait for a certificate."""
+        """Whether an operation has run, or a resume was answered, in the open epoch: they wait for its certificate."""
 
     @property
     def cut_wanted(self) -> bool:

@@ -75,6 +75,7 @@ pub struct Prover {
     wanted: Wanted,
     handed_over: Option<u32>,
     operations_before_epoch: u64,
+    resumed_in_epoch: bool,
 }
 
 /// Figures for the status page.
@@ -121,6 +122,7 @@ impl Prover {
             wanted: Wanted::default(),
             handed_over: None,
             operations_before_epoch: 0,
+            resumed_in_epoch: false,
         })
     }
 
@@ -253,7 +255,10 @@ impl Prover {
                 Output::Failed(_) => return Err(Error::Monitor("the monitor has failed")),
                 Output::EpochNotYet => epoch_is_closing = false,
                 Output::HandedOver(epoch) => self.epoch_handed_over(epoch)?,
-                _ => self.rounds.absorb(&output, &mut frames)?,
+                _ => {
+                    self.resumed_in_epoch |= matches!(output, Output::Resumed(_));
+                    self.rounds.absorb(&output, &mut frames)?;
+                }
             }
         }
         self.rounds.finish_absorbing()?;
@@ -284,6 +289,7 @@ impl Prover {
         self.checkpoint = Checkpoint::freeze(&mut self.mirror.records)?;
         self.handed_over = Some(epoch);
         self.operations_before_epoch = self.mirror.counters.operations;
+        self.resumed_in_epoch = false;
         self.rounds.release_held();
         Ok(())
     }
@@ -329,9 +335,10 @@ impl Prover {
         self.must_write_spine || cut_can_go_on || self.rounds.has_submitted() || self.rounds.has_admitted()
     }
 
-    /// Whether an operation has run in the open epoch.
+    /// Whether an operation has run in the open epoch, or a resume was answered: it may tell that an operation ran, at or before its own
+    /// time, and so waits for the certificate of the open epoch as a receipt does.
     pub const fn is_active(&self) -> bool {
-        self.mirror.counters.operations > self.operations_before_epoch
+        self.resumed_in_epoch || self.mirror.counters.operations > self.operations_before_epoch
     }
 
     /// Whether the epoch should be closed now, because its clock is halfway to its end.
