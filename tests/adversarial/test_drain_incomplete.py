@@ -1,9 +1,12 @@
 """At the cut the host keeps a record back, or cached, or adds one twice: it would be in two places, or in none."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from _harness.expect import caught
 from _harness.monitor_proxy import once
 from _harness.service import Launch, certified
-from _harness.verifier_log import AddBlum, Entry, EvictBlum, EvictBlumMerkle, NextEpoch
+from _harness.verifier_log import AddBlum, Entry, EvictBlum, NextEpoch
 from blake3 import blake3
 
 _EPOCH_MS = 300
@@ -11,33 +14,42 @@ _SLOTS = 1_024
 _LATE_COUNTER = 1 << 30
 
 
-def _leaf_adds(entries: list[Entry], key: bytes) -> list[int]:
-    return [
-        at
-        for at, entry in enumerate(entries)
-        if isinstance(entry, AddBlum) and entry.key.is_leaf and entry.key.bits == blake3(key).digest()
-    ]
+def _is_leaf_of(entry: AddBlum, key: bytes) -> bool:
+    return entry.key.is_leaf and entry.key.bits == blake3(key).digest()
+
+
+class _Alice:
+    """A hook that gets hold of what the drain does with the record of `alice`: its add, and the eviction that follows.
+
+    `instead` gives the entries to write in place of the add; the eviction is left out.
+    """
+
+    def __init__(self, instead: Callable[[AddBlum], list[Entry]]) -> None:
+        self._instead = instead
+        self._closing = self._done = False
+        self._slot: int | None = None
+
+    def __call__(self, _: int, entries: list[Entry]) -> list[Entry]:
+        return [edited for entry in entries for edited in self._edit(entry)]
+
+    def _edit(self, entry: Entry) -> list[Entry]:
+        self._closing |= isinstance(entry, NextEpoch)
+        if self._done or not self._closing:
+            return [entry]
+        if isinstance(entry, AddBlum) and _is_leaf_of(entry, b"alice"):
+            self._slot = entry.slot
+            return self._instead(entry)
+        if isinstance(entry, EvictBlum) and entry.slot == self._slot:
+            self._done = True
+            return []
+        return [entry]
 
 
 async def test_record_dropped_from_the_drain(launch: Launch) -> None:
     """A record that nobody used in the epoch is neither added nor evicted again: it stays behind in the old one."""
     service = await launch("--slots", str(_SLOTS), epoch_ms=_EPOCH_MS, through_proxy=True)
     await certified(service, [(b"alice", b"1"), (b"bob", b"1")])
-
-    def drop(entries: list[Entry]) -> list[Entry] | None:
-        adds = _leaf_adds(entries, b"alice")
-        if not adds or NextEpoch() not in entries[: adds[0]]:
-            return None
-        add = entries[adds[0]]
-        assert isinstance(add, AddBlum)
-        dropped = {adds[0]}
-        for at, entry in enumerate(entries[adds[0] :], adds[0]):
-            if isinstance(entry, EvictBlum) and entry.slot == add.slot:
-                dropped.add(at)
-                break
-        return [entry for at, entry in enumerate(entries) if at not in dropped]
-
-    service.proxy.on_log = once(drop)
+    service.proxy.on_log = _Alice(lambda _: [])
     async with service.client() as kv:
         lied = await kv.put(b"bob", b"2")
         await caught(service, kv, "epoch_mismatch", provisional=[lied])
@@ -45,17 +57,8 @@ async def test_record_dropped_from_the_drain(launch: Launch) -> None:
 
 async def test_record_still_cached_at_the_cut(launch: Launch) -> None:
     service = await launch("--slots", str(_SLOTS), epoch_ms=_EPOCH_MS, through_proxy=True)
-    await certified(service, [(b"alice", b"1")])
-
-    def keep(entries: list[Entry]) -> list[Entry] | None:
-        evictions = [
-            at
-            for at, entry in enumerate(entries)
-            if isinstance(entry, EvictBlum | EvictBlumMerkle) and NextEpoch() in entries[:at]
-        ]
-        return entries[: evictions[-1]] + entries[evictions[-1] + 1 :] if evictions else None
-
-    service.proxy.on_log = once(keep)
+    await certified(service, [(b"alice", b"1"), (b"bob", b"1")])
+    service.proxy.on_log = _Alice(lambda add: [replace(add, slot=_SLOTS - 1)])
     async with service.client() as kv:
         lied = await kv.put(b"bob", b"2")
         await caught(service, kv, "cache_not_empty", provisional=[lied])
@@ -68,16 +71,12 @@ async def test_record_added_twice(launch: Launch) -> None:
     added: list[AddBlum] = []
 
     def add_again(entries: list[Entry]) -> list[Entry] | None:
-        for at in _leaf_adds(entries, b"alice"):
-            add = entries[at]
-            assert isinstance(add, AddBlum)
-            added.append(add)
+        added.extend(entry for entry in entries if isinstance(entry, AddBlum) and _is_leaf_of(entry, b"alice"))
         if not added or NextEpoch() not in entries:
             return None
         at = entries.index(NextEpoch())
-        first = added[0]
-        copy = AddBlum(_SLOTS - 1, first.ts, first.thread, first.key, first.value)
-        evict = EvictBlum(_SLOTS - 1, (first.ts >> 32 << 32) + _LATE_COUNTER)
+        copy = replace(added[0], slot=_SLOTS - 1)
+        evict = EvictBlum(_SLOTS - 1, (copy.ts >> 32 << 32) + _LATE_COUNTER)
         return [*entries[:at], copy, evict, *entries[at:]]
 
     service.proxy.on_log = once(add_again)

@@ -26,11 +26,7 @@ async def test_get_is_answered_from_another_key(launch: Launch) -> None:
 
     def exchange(entries: list[Entry]) -> list[Entry] | None:
         runs = [at for at, entry in enumerate(entries) if isinstance(entry, Run)]
-        if len(runs) != 2:
-            return None
-        edited = list(entries)
-        edited[runs[0]], edited[runs[1]] = entries[runs[1]], entries[runs[0]]
-        return edited
+        return [*entries[: runs[1]], entries[runs[0]], *entries[runs[1] + 1 :]] if len(runs) == 2 else None
 
     service.proxy.on_log = once(exchange)
     async with service.client() as kv:
