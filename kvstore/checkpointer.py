@@ -108,6 +108,7 @@ async def main(config: ChildConfig, control: Control) -> None:
                 sealed_at = STORE.size + certificate_bytes
                 report(lambda: checkpointer.store(epoch, body[STORE.size : sealed_at], body[sealed_at:]))
             case ToChild.END:
+                listener.close()
                 store.close()
                 control.end()
 
@@ -133,7 +134,8 @@ async def main(config: ChildConfig, control: Control) -> None:
     store = LmdbWriter(serve.store_path, serve.map_bytes_start)
     checkpointer = Checkpointer(store, workers=serve.workers, verified=serve.verified)
     opening = checkpointer.opening()
-    await loop.create_unix_server(
+    # `handle` keeps it, since the loop does not: without a reference it is collected, and its socket with it.
+    listener = await loop.create_unix_server(
         lambda: FrameProtocol(receive, lambda _protocol, _error: None), str(config.checkpoint_socket)
     )
     control.send_json(FromChild.READY, opening)

@@ -70,10 +70,12 @@ class Children:
         self._children: dict[str, Child] = {}
         self._links: dict[FrameProtocol, Child] = {}
         self._waits: list[asyncio.Task[None]] = []
+        self._server: asyncio.Server | None = None
 
     async def listen(self, path: Path) -> None:
         loop = asyncio.get_running_loop()
-        await loop.create_unix_server(lambda: FrameProtocol(self._received, self._lost), str(path))
+        # Kept, since the loop does not: without a reference it is collected, and its socket with it.
+        self._server = await loop.create_unix_server(lambda: FrameProtocol(self._received, self._lost), str(path))
 
     async def start(self, module: str, name: str, config: ChildConfig, descriptors: Sequence[int] = ()) -> Child:
         """Start `python -m module CONFIG` with open `descriptors` to inherit."""
@@ -126,6 +128,8 @@ class Children:
                 await process.wait()
 
     async def end_all(self) -> None:
+        if self._server is not None:
+            self._server.close()
         await self.end(self._children.values())
         await asyncio.gather(*self._waits)
 

@@ -24,11 +24,15 @@ class Peers:
         self._on_request = on_request
         self._on_answer = on_answer
         self._links: dict[int, FrameProtocol] = {}
+        self._server: asyncio.Server | None = None
 
     async def listen(self, index: int) -> None:
         """Serve the peers of worker `index`, which is this one."""
         loop = asyncio.get_running_loop()
-        await loop.create_unix_server(lambda: FrameProtocol(self._received, _lost), str(self._paths[index]))
+        # Kept, since the loop does not: without a reference it is collected, and its socket with it.
+        self._server = await loop.create_unix_server(
+            lambda: FrameProtocol(self._received, _lost), str(self._paths[index])
+        )
 
     async def connect(self, own_index: int) -> None:
         """Connect to all others. All of them must be listening."""
