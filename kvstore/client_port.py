@@ -19,7 +19,11 @@ logger = logging.getLogger(__name__)
 
 _TYPE_AT: Final = HEADER_BYTES - 1
 _GREETING: Final = struct.Struct("<HHHHIII")
+_REJECTED: Final = struct.Struct("<QHQB")
 _PROTOCOL_VERSION: Final = 1
+
+REJECTED_WRONG_THREAD: Final = 5
+"""Reason of a rejection (protocol section 3)."""
 
 
 class ClientHandler(Protocol):
@@ -34,6 +38,11 @@ class ClientHandler(Protocol):
 
 def error_frame(code: ErrorCode, text: str) -> bytes:
     return pack_frame(Server.ERROR, ERROR.pack(code), text.encode())
+
+
+def rejected_frame(session: int, thread: int, sequence: int, reason: int) -> bytes:
+    """`reason`: protocol section 3."""
+    return pack_frame(Server.REJECTED, _REJECTED.pack(session, thread, sequence, reason))
 
 
 def greeting_frame(*, flags: int, worker: int, workers: int, key_bytes_max: int, value_bytes_max: int) -> bytes:
@@ -63,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._pending_bytes = 0
         self._paused = False
         self._closing = False
+        self._input_ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are of no class of asyncio's.
@@ -80,6 +90,11 @@ class Connection(asyncio.Protocol):
         except BadFrameError as error:
             self.refuse(ErrorCode.MALFORMED, str(error))
         self._pause_or_resume()
+
+    def eof_received(self) -> bool:
+        """A client that sends no more still gets its answers; then the connection ends."""
+        self._input_ended = True
+        return bool(self._pending)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -100,7 +115,9 @@ class Connection(asyncio.Protocol):
             self._pending_bytes -= size
             self._port.count(-1, -size)
         self.send(frame)
-        if self._paused:
+        if self._input_ended and not self._pending:
+            self.close()
+        elif self._paused:
             self._pause_or_resume()
 
     def send(self, frame: bytes) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from kvstore import limits
-from kvstore.client_port import error_frame
+from kvstore.client_port import error_frame, rejected_frame
 from kvstore.framing import FrameProtocol, pack_frame
 from kvstore.messages import EPOCH, SESSION, TOKEN, ErrorCode, Monitor, Server
 from kvstore.monitor_link import PROTOCOL_VERSION, MonitorLostError, connect_monitor
@@ -29,7 +29,6 @@ _ADMIN_STATUS_AT: Final = 16
 _ADMIN_OP_AT: Final = 16
 _ADMIN_LIST: Final = 3
 _NO_THREAD: Final = 65_535
-_REJECTED: Final = struct.Struct("<QHQB")
 
 OnAnswer = Callable[[bytes], None]
 
@@ -147,7 +146,7 @@ class MonitorControl:
                 return pack_frame(Server.ADMIN_ANSWER, answer)
             case _:
                 session, sequence = _ADMIN_IDS.unpack_from(request.ljust(_ADMIN_IDS.size, b"\0"))
-                return pack_frame(Server.REJECTED, _REJECTED.pack(session, _NO_THREAD, sequence, answer[0]))
+                return rejected_frame(session, _NO_THREAD, sequence, answer[0])
 
     def _resolve(self, outcome: Started | Exception) -> None:
         if self._started is None or self._started.done():

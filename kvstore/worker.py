@@ -17,7 +17,14 @@ from kvstore import limits
 from kvstore._prover import FrameError, PlainEngine, Prover
 from kvstore.archive import Archive
 from kvstore.child import Control, run_child
-from kvstore.client_port import ClientPort, Connection, error_frame, greeting_frame
+from kvstore.client_port import (
+    REJECTED_WRONG_THREAD,
+    ClientPort,
+    Connection,
+    error_frame,
+    greeting_frame,
+    rejected_frame,
+)
 from kvstore.config import ChildConfig
 from kvstore.framing import HEADER_BYTES, FrameProtocol, pack_frame
 from kvstore.messages import (
@@ -45,6 +52,8 @@ logger = logging.getLogger(__name__)
 
 _THREAD_AT_IN_REQUEST: Final = 16  # after the request's length, session and generation
 _THREAD_AT_IN_RESUME: Final = 12
+# length, session, generation, thread, op count, sequence: the beginning of a request frame
+_REQUEST_IDS: Final = struct.Struct("<IQIHHQ")
 _SESSION_AT_IN_HELLO: Final = 40
 _CERTIFICATES: Final = struct.Struct("<IH")
 _KEYS: Final = struct.Struct("<32sI")
@@ -300,8 +309,8 @@ class Worker:
 
     def _route(self, connection: Connection, kind: int, body: bytes) -> None:
         at = _THREAD_AT_IN_REQUEST if kind == Client.REQUEST else _THREAD_AT_IN_RESUME
-        if len(body) < at + 2:
-            connection.refuse(ErrorCode.MALFORMED, "the frame is too short to name its thread")
+        if len(body) < _REQUEST_IDS.size:
+            connection.refuse(ErrorCode.MALFORMED, "the frame is too short to name its session and thread")
             return
         owner = int.from_bytes(body[at : at + 2], "little")
         if owner == self._config.index:
@@ -310,8 +319,13 @@ class Worker:
         elif owner < self._config.serve.workers:
             connection.expect_answer(len(body))
             self._peers.forward(owner, connection.number, kind, body)
+        elif kind == Client.REQUEST:
+            _, session, _, _, _, sequence = _REQUEST_IDS.unpack_from(body)
+            connection.send(rejected_frame(session, owner, sequence, REJECTED_WRONG_THREAD))
         else:
-            connection.refuse(ErrorCode.MALFORMED, f"thread {owner} does not exist")
+            # A client of an earlier incarnation that had more workers: it will ask for a new session.
+            (session,) = SESSION.unpack_from(body)
+            connection.send(rejected_frame(session, owner, 0, REJECTED_WRONG_THREAD))
 
     def _submit(self, origin: int, kind: int, body: bytes) -> None:
         try:

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import struct
 import tempfile
 from pathlib import Path
@@ -79,6 +80,16 @@ async def test_a_restart_keeps_everything_on_any_number_of_workers(tmp_path: Pat
     async with Service(tmp_path) as service, service.connected() as kv:
         assert (await kv.get(b"starts", certified=True)).value == b"%d" % (len(counts) - 1)
         assert (await kv.status())["certified_epoch"] >= len(counts)
+
+
+async def test_a_client_lives_on_through_a_restart_on_fewer_workers(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    async with Service(tmp_path, "--port", port, workers=4) as service, service.connected() as kv:
+        await kv.put_many(RECORDS, certified=True)
+        await asyncio.to_thread(service.stop)
+        async with Service(tmp_path, "--port", port, workers=1):
+            await check_filled(kv)
 
 
 async def test_an_unverified_store_survives_a_restart(tmp_path: Path) -> None:

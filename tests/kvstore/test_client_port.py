@@ -147,6 +147,17 @@ def test_after_an_error_of_framing_nothing_more_is_read_or_sent(
     assert len(client.transport.written) == 2
 
 
+def test_a_client_that_sends_no_more_gets_its_answers_first(port: ClientPort) -> None:
+    client, idle = Client(port), Client(port)
+    client.sends(b"a", b"b")
+    assert client.connection.eof_received()
+    client.connection.answer(b"\1\0\0\0\x82")
+    assert client.transport.ended == ""
+    client.connection.answer(b"\1\0\0\0\x82")
+    assert client.transport.ended == "closed"
+    assert not idle.connection.eof_received()
+
+
 async def test_quiet_is_reached_when_all_are_answered_or_gone(port: ClientPort, questions: Questions) -> None:
     first, second = Client(port), Client(port)
     first.sends(b"a")
