@@ -38,7 +38,10 @@ fn to_bytes<'py>(py: Python<'py>, list: &[Vec<u8>]) -> Vec<Bound<'py, PyBytes>> 
 
 /// Frames for clients, with their origins.
 fn to_frames<'py>(py: Python<'py>, frames: &[(u64, Vec<u8>)]) -> Vec<(u64, Bound<'py, PyBytes>)> {
-    frames.iter().map(|(origin, frame)| (*origin, PyBytes::new(py, frame))).collect()
+    frames
+        .iter()
+        .map(|(origin, frame)| (*origin, PyBytes::new(py, frame)))
+        .collect()
 }
 
 #[pyfunction]
@@ -48,7 +51,8 @@ fn store_key_of<'py>(py: Python<'py>, key: &[u8]) -> Bound<'py, PyBytes> {
 
 #[pyfunction]
 fn decode_record<'py>(py: Python<'py>, row: &[u8]) -> PyResult<(Bound<'py, PyBytes>, Option<Bound<'py, PyBytes>>)> {
-    let (key, value) = rows::decode_record(row).map_err(|_| PyValueError::new_err("this is not the row of a record"))?;
+    let (key, value) =
+        rows::decode_record(row).map_err(|_| PyValueError::new_err("this is not the row of a record"))?;
     Ok((PyBytes::new(py, key), value.map(|value| PyBytes::new(py, value))))
 }
 

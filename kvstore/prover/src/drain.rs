@@ -19,9 +19,6 @@ use crate::walk::End;
 /// Epochs after which a record that was not needed leaves Blum: each record in Blum costs work in every epoch.
 pub const HOT_EPOCHS: usize = 16;
 
-/// Records that are planned, and read, at once: bounds the memory of a drain.
-const WINDOW_RECORDS: usize = 1024;
-
 /// Bytes of one log of a drain, so that the verifier checks while the prover writes.
 const LOG_BYTES: usize = 1 << 20;
 
@@ -32,6 +29,8 @@ const NOT_CACHED: Error = Error::Engine("the drain has lost a record");
 pub struct Drain {
     /// What is cached or in Blum, in post-order.
     worklist: Vec<RecordId>,
+    /// Records that are planned, and read, at once.
+    records_at_once: usize,
     done: usize,
     /// The records before this in the worklist are planned: what they need is in memory, once `unplanned` is empty.
     planned: usize,
@@ -43,11 +42,12 @@ pub struct Drain {
 
 impl Drain {
     /// Begin, right after `next_epoch`.
-    pub fn new(mirror: &mut Mirror, all_to_merkle: bool) -> Self {
+    pub fn new(mirror: &mut Mirror, all_to_merkle: bool, records_at_once: usize) -> Self {
         let worklist = in_post_order(&mirror.records);
         choose_cold(mirror, &worklist, all_to_merkle);
         Self {
             worklist,
+            records_at_once,
             done: 0,
             planned: 0,
             unplanned: Vec::new(),
@@ -59,7 +59,7 @@ impl Drain {
     /// Ask for the rows that the next records need.
     pub fn plan(&mut self, mirror: &Mirror, wanted: &mut Wanted) -> Result<(), Error> {
         if self.done == self.planned {
-            self.planned = self.worklist.len().min(self.done + WINDOW_RECORDS);
+            self.planned = self.worklist.len().min(self.done + self.records_at_once);
             self.unplanned
                 .extend_from_slice(&self.worklist[self.done..self.planned]);
         }

@@ -15,12 +15,10 @@ use zetakv_verifier::time::Timestamp;
 use crate::error::{Error, FrameErrorCode};
 use crate::execute::apply;
 use crate::frames::{ClientRequest, FrameRules, parse_request, receipt_frame};
-use crate::records::Leaf;
+use crate::reading::records_at_once;
+use crate::records::{KEPT_VALUE_BYTES_MAX, Leaf};
 use crate::rounds::ClientFrame;
 use crate::rows::{decode_record, encode_record, pack_row, value_key};
-
-/// Operations that are read for, and run, at once: as for the prover.
-const BATCH_OPERATIONS: usize = 4096;
 
 /// Records that stay in memory for the next request, like the prover's hot ones.
 const RECORDS_MAX: usize = 1 << 20;
@@ -36,6 +34,13 @@ struct PlainRecord {
     was_used: bool,
 }
 
+impl PlainRecord {
+    /// Whether its row may not be in the store.
+    const fn is_changed(&self) -> bool {
+        self.is_listed || self.is_frozen
+    }
+}
+
 /// An engine that only executes.
 #[derive(Debug)]
 pub struct PlainEngine {
@@ -46,6 +51,8 @@ pub struct PlainEngine {
     /// The first so many requests run in the next round.
     planned: usize,
     wanted: Vec<KeyHash>,
+    /// Records whose values are dropped after the batch, if they are durable.
+    with_long_value: Vec<KeyHash>,
     cut_is_wanted: bool,
     handed_over: Option<u32>,
     listed: Vec<KeyHash>,
@@ -67,6 +74,7 @@ impl PlainEngine {
             submitted: VecDeque::new(),
             planned: 0,
             wanted: Vec::new(),
+            with_long_value: Vec::new(),
             cut_is_wanted: false,
             handed_over: None,
             listed: Vec::new(),
@@ -96,9 +104,10 @@ impl PlainEngine {
     /// Store keys of the rows that the next requests need.
     pub fn reads(&mut self) -> Vec<Vec<u8>> {
         if self.planned == 0 {
+            let at_once = records_at_once(self.rules.value_bytes_max);
             let mut operations = 0;
             for request in &self.submitted {
-                if operations >= BATCH_OPERATIONS {
+                if operations >= at_once {
                     break;
                 }
                 operations += request.operations.len();
@@ -155,15 +164,25 @@ impl PlainEngine {
         {
             frames.push((request.origin, self.run(&request)?));
         }
+        self.drop_long_values();
         if self.records.len() > RECORDS_MAX {
             self.records
-                .retain(|_, record| record.is_listed || record.is_frozen || core::mem::take(&mut record.was_used));
+                .retain(|_, record| record.is_changed() || core::mem::take(&mut record.was_used));
         }
         if self.cut_is_wanted && self.frozen.is_none() {
             self.cut_is_wanted = false;
             self.freeze()?;
         }
         Ok(frames)
+    }
+
+    /// Like the prover: long values stay in memory only while they are not durable.
+    fn drop_long_values(&mut self) {
+        for key in core::mem::take(&mut self.with_long_value) {
+            if self.records.get(&key).is_some_and(|record| !record.is_changed()) {
+                self.records.remove(&key);
+            }
+        }
     }
 
     fn run(&mut self, request: &ClientRequest) -> Result<Vec<u8>, Error> {
@@ -185,6 +204,13 @@ impl PlainEngine {
             record.was_used = true;
             let outcome = apply(operation, Role::Admin, &record.leaf)?;
             outcome.result.encode(&mut receipt);
+            if outcome
+                .returned
+                .as_ref()
+                .is_some_and(|bytes| bytes.len() > KEPT_VALUE_BYTES_MAX)
+            {
+                self.with_long_value.push(operation.operation.key);
+            }
             values.extend(outcome.returned);
             if let Some((commitment, bytes)) = outcome.written {
                 self.dirty_bytes += operation.application_key.len() + bytes.as_ref().map_or(0, |bytes| bytes.len());
@@ -261,6 +287,14 @@ impl PlainEngine {
         for key in frozen {
             if let Some(record) = self.records.get_mut(&key) {
                 record.is_frozen = false;
+                if record
+                    .leaf
+                    .bytes
+                    .as_ref()
+                    .is_some_and(|bytes| bytes.len() > KEPT_VALUE_BYTES_MAX)
+                {
+                    self.with_long_value.push(key);
+                }
             }
         }
         Ok(())

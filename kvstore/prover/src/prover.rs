@@ -15,7 +15,7 @@ use crate::frames::{FrameRules, parse_request, parse_resume};
 use crate::genesis;
 use crate::mirror::{Counters, Mirror};
 use crate::partitions;
-use crate::reading::Wanted;
+use crate::reading::{Wanted, records_at_once};
 use crate::records::{Content, Place};
 use crate::rounds::{ClientFrame, Rounds};
 use crate::rows;
@@ -265,7 +265,8 @@ impl Prover {
         match self.cut {
             Cut::Asked { all_to_merkle } if epoch_is_closing => {
                 self.mirror.begin_closing()?;
-                self.cut = Cut::Draining(Drain::new(&mut self.mirror, all_to_merkle));
+                let records = records_at_once(self.rules.value_bytes_max);
+                self.cut = Cut::Draining(Drain::new(&mut self.mirror, all_to_merkle, records));
             }
             Cut::Asked { all_to_merkle } => {
                 self.cut = Cut::Wanted {

@@ -6,16 +6,41 @@ use crate::error::Error;
 use crate::records::{Content, Leaf, Place, Records};
 use crate::rows;
 
+/// Bytes of values that may be in memory because one batch reads them.
+const VALUE_BYTES_AT_ONCE: usize = 256 << 20;
+
+/// Records' rows that are read at once at the least: else reading is slow where values may be long, but are not.
+const RECORDS_AT_ONCE_MIN: usize = 16;
+
+/// Records' rows that are read at once at the most.
+const RECORDS_AT_ONCE_MAX: usize = 1024;
+
+/// Records' rows that may be read at once, where values may be that long.
+pub fn records_at_once(value_bytes_max: usize) -> usize {
+    (VALUE_BYTES_AT_ONCE / value_bytes_max.max(1)).clamp(RECORDS_AT_ONCE_MIN, RECORDS_AT_ONCE_MAX)
+}
+
 /// The records whose rows have been asked for, in the order of the question.
 #[derive(Debug, Default)]
 pub struct Wanted {
     keys: Vec<Key>,
+    supplied_bytes: usize,
 }
 
 impl Wanted {
     /// Ask for a record's row. It may be asked for more than once.
     pub fn push(&mut self, key: Key) {
         self.keys.push(key);
+    }
+
+    /// A batch begins: its bytes are counted from here.
+    pub const fn begin_batch(&mut self) {
+        self.supplied_bytes = 0;
+    }
+
+    /// Whether the batch has read so much that it should end with what is ready.
+    pub const fn batch_is_full(&self) -> bool {
+        self.supplied_bytes >= VALUE_BYTES_AT_ONCE
     }
 
     /// Whether nothing is asked for.
@@ -37,6 +62,7 @@ impl Wanted {
         }
         for (key, row) in self.keys.drain(..).zip(rows) {
             let row = row.as_ref().map(R::as_ref);
+            self.supplied_bytes += row.map_or(0, <[u8]>::len);
             load(records, &key, row).map_err(|text| Error::Store {
                 text,
                 key: rows::value_key(&key),

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use zetakv_verifier::key::LEAF_DEPTH;
 use zetakv_verifier::machine::Role;
 use zetakv_verifier::output::Output;
 use zetakv_verifier::request::Rejection;
@@ -16,7 +17,7 @@ use crate::frames::{
     ClientRequest, ClientResume, FrameRules, ResultBytes, receipt_frame, rejected_frame, resumed_frame,
 };
 use crate::mirror::Mirror;
-use crate::reading::Wanted;
+use crate::reading::{Wanted, records_at_once};
 use crate::records::RecordId;
 
 /// Operations that are planned, and read, at once: bounds the rows in memory for one batch.
@@ -61,6 +62,7 @@ enum Work {
 #[derive(Debug)]
 pub struct Rounds {
     rules: FrameRules,
+    records_at_once: usize,
     submitted: VecDeque<Incoming>,
     /// Authentic, but too early; with all later requests of their sessions.
     held: Vec<ClientRequest>,
@@ -70,9 +72,9 @@ pub struct Rounds {
     admitted: VecDeque<Work>,
     /// Completed by the last log, in its order.
     completed: VecDeque<Work>,
-    /// The first so many of `admitted` are planned: what they need is in memory, once `unplanned` is empty.
+    /// The next so many operations are planned: what they need is in memory, once `unplanned` is empty.
     planned: usize,
-    /// Index in `admitted`, and operation.
+    /// Index in `admitted`, and operation; in their order.
     unplanned: Vec<(usize, usize)>,
     path: Vec<RecordId>,
 }
@@ -80,6 +82,7 @@ pub struct Rounds {
 impl Rounds {
     pub fn new(rules: FrameRules) -> Self {
         Self {
+            records_at_once: records_at_once(rules.value_bytes_max),
             rules,
             submitted: VecDeque::new(),
             held: Vec::new(),
@@ -122,14 +125,23 @@ impl Rounds {
     pub fn plan(&mut self, mirror: &Mirror, wanted: &mut Wanted) -> Result<(), Error> {
         if self.planned == 0 {
             self.choose_batch();
+            wanted.begin_batch();
+        } else if wanted.batch_is_full() {
+            self.cut_batch_short();
         }
         let mut still_unplanned = Vec::new();
+        let mut records = 0;
         for (index, operation) in self.unplanned.drain(..) {
             let Some(Work::Request(admitted)) = self.admitted.get(index) else {
                 continue;
             };
+            if records >= self.records_at_once {
+                still_unplanned.push((index, operation));
+                continue;
+            }
             let operation_planned = &admitted.request.operations[operation].operation;
             if let Some(key) = mirror.missing_for_operation(operation_planned, &mut self.path)? {
+                records += usize::from(key.depth() == LEAF_DEPTH);
                 wanted.push(key);
                 still_unplanned.push((index, operation));
             }
@@ -140,15 +152,36 @@ impl Rounds {
 
     fn choose_batch(&mut self) {
         for (index, work) in self.admitted.iter().enumerate() {
-            if self.unplanned.len() >= BATCH_OPERATIONS {
+            if let Work::Request(admitted) = work {
+                let room = BATCH_OPERATIONS - self.unplanned.len();
+                let operations = admitted.operations_run..admitted.request.operations.len();
+                self.unplanned
+                    .extend(operations.take(room).map(|operation| (index, operation)));
+            }
+            if self.unplanned.len() == BATCH_OPERATIONS {
                 break;
             }
-            if let Work::Request(admitted) = work {
-                let operations = admitted.operations_run..admitted.request.operations.len();
-                self.unplanned.extend(operations.map(|operation| (index, operation)));
-            }
-            self.planned = index + 1;
         }
+        self.planned = self.unplanned.len();
+    }
+
+    /// End the batch before the first operation that is not ready; or after it, if there is none before.
+    fn cut_batch_short(&mut self) {
+        let Some((first_index, first_operation)) = self.unplanned.first().copied() else {
+            return;
+        };
+        let operations_left = |work: &Work| match work {
+            Work::Request(admitted) => admitted.request.operations.len() - admitted.operations_run,
+            Work::Resume(_) | Work::Answer(_) => 0,
+        };
+        let run_already = match self.admitted.get(first_index) {
+            Some(Work::Request(admitted)) => admitted.operations_run,
+            _ => 0,
+        };
+        let before: usize = self.admitted.iter().take(first_index).map(operations_left).sum();
+        let ready = before + first_operation - run_already;
+        self.unplanned.truncate(usize::from(ready == 0));
+        self.planned = ready.max(1);
     }
 
     /// Write the log of what is planned, as far as it fits.
@@ -157,19 +190,19 @@ impl Rounds {
             return Err(Error::Engine("the rows that operations need have not been supplied"));
         }
         while self.planned > 0 && mirror.log_bytes() < LOG_BYTES {
-            if let Some(Work::Request(admitted)) = self.admitted.front_mut() {
-                admitted.run_next(mirror, &mut self.path)?;
-                if admitted.operations_run < admitted.request.operations.len() {
-                    continue;
-                }
+            let Some(Work::Request(admitted)) = self.admitted.front_mut() else {
+                return Err(Error::Engine("operations are planned that were not admitted"));
+            };
+            admitted.run_next(mirror, &mut self.path)?;
+            self.planned -= 1;
+            if admitted.operations_run < admitted.request.operations.len() {
+                continue;
             }
             self.completed.extend(self.admitted.pop_front());
-            self.planned -= 1;
-        }
-        // what needs no entries is completed with what is before it
-        while let Some(Work::Resume(_) | Work::Answer(_)) = self.admitted.front() {
-            self.completed.extend(self.admitted.pop_front());
-            self.planned = self.planned.saturating_sub(1);
+            // what needs no entries is completed with what is before it
+            while let Some(Work::Resume(_) | Work::Answer(_)) = self.admitted.front() {
+                self.completed.extend(self.admitted.pop_front());
+            }
         }
         Ok(())
     }

@@ -48,24 +48,23 @@ fn one_thread() {
 
 #[test]
 fn several_threads() {
+    let mut outputs = [0; 10];
     for (seed, threads) in [(100, 2), (101, 4), (102, 64)] {
-        let mut world = World::new(
-            seed,
-            Shape {
-                threads,
-                keys: 2000,
-                ..TINY
-            },
-        );
+        let shape = Shape {
+            threads,
+            keys: 2000,
+            ..TINY
+        };
+        let mut world = World::new(seed, shape);
         epochs(&mut world, 10, 100 * usize::from(threads));
         world.check_durable_records();
         clean_stop(&mut world);
-        assert!(
-            world.outputs[1..8].iter().all(|count| *count > 0),
-            "all answers occur: {:?}",
-            world.outputs
-        );
+        outputs = core::array::from_fn(|kind| outputs[kind] + world.outputs[kind]);
     }
+    assert!(
+        outputs[1..8].iter().all(|count| *count > 0),
+        "all answers occur: {outputs:?}"
+    );
 }
 
 #[test]
@@ -110,9 +109,9 @@ fn a_cut_that_comes_before_the_certificate_is_postponed() {
         world.start_cut(false);
         world.run(40);
         assert!(!world.has_handed_over(), "the epoch before is not certified");
-        assert!(world.outputs[8] > 0);
         world.certify_late();
         world.finish_cut();
         world.certify(false);
     }
+    assert!(world.outputs[8] > 0, "the monitor has said that it is too early");
 }

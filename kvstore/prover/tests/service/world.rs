@@ -167,7 +167,7 @@ impl World {
                 thread,
                 threads: shape.threads,
                 key_bytes_max: 4096,
-                value_bytes_max: 1 << 20,
+                value_bytes_max: 16 << 20,
                 response_bytes_max: 16 << 20,
             },
             previous_threads: durable.threads,
