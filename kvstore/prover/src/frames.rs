@@ -239,3 +239,81 @@ fn frame(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
 pub const fn may_return_value(action: &Action) -> bool {
     matches!(action, Action::Get | Action::CompareAndSet(..))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::FrameErrorCode;
+
+    const RULES: FrameRules = FrameRules {
+        thread: 0,
+        threads: 1,
+        key_bytes_max: 10,
+        value_bytes_max: 100,
+        response_bytes_max: 60,
+    };
+
+    /// A request frame's body with one put.
+    fn put(application_key: &[u8], committed: &[u8], sent: &[u8]) -> Vec<u8> {
+        let mut request = Vec::new();
+        RequestHeader {
+            session: 1,
+            generation: 1,
+            thread: 0,
+            operations: 1,
+            sequence: 1,
+            after_ts: 0,
+        }
+        .encode(&mut request);
+        request.push(2);
+        request.extend_from_slice(blake3::hash(application_key).as_bytes());
+        Commitment::of(committed).encode(&mut request);
+        request.extend_from_slice(&[0; 16]);
+        let mut body = (request.len() as u32).to_le_bytes().to_vec();
+        body.extend_from_slice(&request);
+        body.extend_from_slice(&(application_key.len() as u16).to_le_bytes());
+        body.extend_from_slice(application_key);
+        body.extend_from_slice(sent);
+        body
+    }
+
+    fn code(body: &[u8]) -> Option<FrameErrorCode> {
+        match parse_request(&RULES, 7, body) {
+            Err(Error::Frame { code, .. }) => Some(code),
+            Err(other) => panic!("{other}"),
+            Ok(request) => {
+                assert_eq!((request.origin, request.operations.len()), (7, 1));
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn payloads_are_checked_against_the_request() {
+        assert_eq!(code(&put(b"key", b"inline", b"")), None);
+        assert_eq!(code(&put(b"key", &[1; 50], &[1; 50])), None);
+        assert_eq!(code(&put(b"key", &[1; 50], &[2; 50])), Some(FrameErrorCode::Payload));
+        assert_eq!(code(&put(b"key", &[1; 101], &[1; 101])), Some(FrameErrorCode::Payload));
+        assert_eq!(code(&put(b"a longer key", b"", b"")), Some(FrameErrorCode::Payload));
+        assert_eq!(code(&put(b"key", &[1; 50], &[1; 49])), Some(FrameErrorCode::Malformed));
+        assert_eq!(code(&put(b"key", b"inline", b"more")), Some(FrameErrorCode::Malformed));
+    }
+
+    #[test]
+    fn every_cut_frame_is_malformed() {
+        let body = put(b"key", &[1; 50], &[1; 50]);
+        for length in 0..body.len() {
+            assert_eq!(code(&body[..length]), Some(FrameErrorCode::Malformed), "{length}");
+        }
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_left_out() {
+        let values: Vec<ResultBytes> = vec![[1; 40].into(), [2; 40].into(), [3; 2].into()];
+        let frame = receipt_frame(&RULES, &[9; 10], &values);
+        let body = [&[10, 0, 0, 0][..], &[9; 10], &[1], &[1; 40], &[0], &[1, 3, 3]].concat();
+        assert_eq!(frame[4], RECEIPT_FRAME);
+        assert_eq!(frame[5..], body);
+        assert!(body.len() <= RULES.response_bytes_max);
+    }
+}
