@@ -20,7 +20,7 @@ use crate::records::{Content, Place};
 use crate::rounds::{ClientFrame, Rounds};
 use crate::rows;
 
-/// The fewest slots with which all proofs can be written: twice [`RESERVED_SLOTS_MIN`].
+/// The fewest slots with which all proofs can be written: half of them are free when a drain begins.
 pub const SLOTS_MIN: u32 = 80;
 
 /// Slots that are free when a drain begins: no path in the tree is longer, as long as nobody can find keys whose hashes share more bits.
