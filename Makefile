@@ -26,7 +26,6 @@ gates: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest kvstore._prover
 
 clean:
 	rm -rf $(VENV) target
