@@ -34,11 +34,13 @@ def epochs(
     output: Annotated[Path | None, typer.Option(help="also write the figures here, as JSON")] = None,
 ) -> None:
     """Throughput, verified and unverified, against epoch length."""
-    workload = Workload(
-        records=records, value_bytes=value_bytes, batch=batch, reads=reads, seconds=seconds, seed=seed
-    )
+    workload = Workload(records=records, value_bytes=value_bytes, batch=batch, reads=reads, seconds=seconds, seed=seed)
     benchmark = EpochsBenchmark(
-        epoch_ms=epoch_ms or [100, 300, 1000, 3000], repeats=repeats, workers=workers, clients=clients, workload=workload
+        epoch_ms=epoch_ms or [100, 300, 1000, 3000],
+        repeats=repeats,
+        workers=workers,
+        clients=clients,
+        workload=workload,
     )
     result = run(benchmark)
     if output is not None:

@@ -1,7 +1,7 @@
 """Throughput, verified and unverified, against the length of the epoch.
 
-Each pair of runs (verified, unverified) is measured one after the other on the same machine, and its ratio is taken pair by pair, so that a
-drift of the machine's speed cancels. Medians are quoted.
+Each pair of runs (verified, unverified) is measured one after the other on the same machine, and its ratio is taken
+pair by pair, so that a drift of the machine's speed cancels. Medians are quoted.
 """
 
 import multiprocessing

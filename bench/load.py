@@ -1,7 +1,8 @@
 """A client process that loads a server through the SDK, and reports what it saw.
 
-Closed loop: each process keeps a fixed number of calls of `get_many` and `put_many` in flight. Keys are drawn uniformly. Throughput
-counts answered operations (receipts checked); certification latency is the time from an answer to its certificate.
+Closed loop: each process keeps a fixed number of calls of `get_many` and `put_many` in flight. Keys are drawn
+uniformly. Throughput counts answered operations (receipts checked); certification latency is the time from an answer
+to its certificate.
 """
 
 import asyncio

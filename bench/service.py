@@ -26,7 +26,14 @@ def running_server(*, workers: int, epoch_ms: int, verified: bool) -> Iterator[S
     """Start `zetakv serve`, and stop it at the end. Raises RuntimeError if it does not get ready."""
     with tempfile.TemporaryDirectory(prefix="zetakv-bench-") as folder:
         home = Path(folder, "home")
-        command = [str(Path(sys.executable).with_name("zetakv")), "serve", "--data", str(Path(folder, "data")), "--port", "0"]
+        command = [
+            str(Path(sys.executable).with_name("zetakv")),
+            "serve",
+            "--data",
+            str(Path(folder, "data")),
+            "--port",
+            "0",
+        ]
         command += ["--no-http", "--workers", str(workers), "--epoch-ms", str(epoch_ms)]
         if not verified:
             command.append("--unverified")

@@ -1,11 +1,11 @@
-"""The Unicode character database in ZetaKV: load it, read it back from several clients, certified, and then catch a lie.
+"""The Unicode character database in ZetaKV: load it, read it back from several clients, certified; then catch a lie.
 
     python examples/unicode_database.py [--workers 2] [--records 5000]
 
-Starts a server of its own in a temporary directory. Every assigned code point of Python's `unicodedata` becomes a record:
-`U+0041` -> its name, category, bidirectional class and so on, as JSON. The records are loaded with `zetakv load`, read back by
-four concurrent clients that check every value and wait for the certificates of all their receipts. Then one record is
-edited in the store's file, behind the server's back, and the next read of it is refused.
+Starts a server of its own in a temporary directory. Every assigned code point of Python's `unicodedata` becomes a
+record: `U+0041` -> its name, category, bidirectional class and so on, as JSON. The records are loaded with
+`zetakv load`, read back by four concurrent clients that check every value and wait for the certificates of all their
+receipts. Then one record is edited in the store's file, behind the server's back, and the next read of it is refused.
 """
 
 import asyncio
@@ -93,7 +93,7 @@ async def read_back_concurrently(address: str, records: list[tuple[bytes, bytes]
 
 def edit_behind_the_servers_back(data: Path) -> None:
     """Give one record another's value, in the store's file."""
-    with lmdb.open(str(data / "store.mdb-dir"), map_size=1 << 34) as environment, environment.begin(write=True) as transaction:
+    with lmdb.open(str(data / "store"), map_size=1 << 34) as environment, environment.begin(write=True) as transaction:
         _, lie = decode_record(transaction.get(store_key_of(LIE)))
         transaction.put(store_key_of(VICTIM), encode_record(VICTIM, lie))
 

@@ -66,7 +66,7 @@ class ServeConfig:
 
     @property
     def store_path(self) -> Path:
-        return self.data / "store.mdb-dir"
+        return self.data / "store"
 
     @property
     def monitor_state_path(self) -> Path:

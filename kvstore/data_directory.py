@@ -1,9 +1,9 @@
 """The data directory of a service, and its sockets: what must be had for oneself alone before anything is started.
 
-DATA/lock            held by the running supervisor
-DATA/store.mdb-dir/  the LMDB environment
-DATA/monitor/        state and keys of an embedded monitor
-DATA/http.token      bearer token of the HTTP gateway
+DATA/lock         held by the running supervisor
+DATA/store/       the LMDB environment
+DATA/monitor/     state and keys of an embedded monitor
+DATA/http.token   bearer token of the HTTP gateway
 """
 
 import fcntl

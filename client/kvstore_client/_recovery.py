@@ -7,8 +7,9 @@ later ones never will, so they are sent again in the new generation.
 **New incarnation.** The monitor says what its sealed state knows of the former session.
 - *Answered*: requests up to `former_last` took effect, certified; later ones did not and never will.
 - *Unknown*: the session is not in the sealed state, because none was sealed while it existed, or because the monitor
-  had to forget it. Those differ in the chain: a request can only have run in an epoch after the last one that was certified when it was sent (`Sent.epoch_min`). If the former incarnation certified no
-  epoch that late, the request did not take effect. Otherwise nobody can say: OutcomeUnknownError.
+  had to forget it. Those differ in the chain: a request can only have run in an epoch after the last one that was
+  certified when it was sent (`Sent.epoch_min`). If the former incarnation certified no epoch that late, the request did
+  not take effect. Otherwise nobody can say: OutcomeUnknownError.
 - Answers of epochs that the former incarnation did not certify are lost (ProvisionalLostError): the new one has
   certified, or will certify, those epochs itself.
 - If an answered operation was lost, no write that was called before the loss is applied after it, since it may build

@@ -144,7 +144,7 @@ class Server:
 
     @property
     def store(self) -> Path:
-        return self.data / "store.mdb-dir"
+        return self.data / "store"
 
     def spawn(self) -> Process:
         """Start the process without waiting until it serves."""
