@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from _harness.monitor_proxy import MonitorProxy
-from _harness.service import EPOCH_MS, Launch, Service
+from _harness.service import EPOCH_MS, Interpose, Launch, Service
 from support.frames import FrameProxy
 from support.server import MonitorProcess, Server
 
@@ -72,12 +72,24 @@ def shared() -> Iterator[Service]:
 
 
 @pytest.fixture
-async def wire(shared: Service) -> AsyncIterator[FrameProxy]:
+async def interpose() -> AsyncIterator[Interpose]:
+    proxies: list[FrameProxy] = []
+
+    async def before(service: Service) -> FrameProxy:
+        proxy = FrameProxy(service.address)
+        proxies.append(proxy)
+        await proxy.listen()
+        return proxy
+
+    yield before
+    for proxy in proxies:
+        await proxy.close()
+
+
+@pytest.fixture
+async def wire(shared: Service, interpose: Interpose) -> FrameProxy:
     """The man in the middle before the shared server."""
-    proxy = FrameProxy(shared.address)
-    await proxy.listen()
-    yield proxy
-    await proxy.close()
+    return await interpose(shared)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 from _harness.client_frames import CERTIFICATE, changing, flipped, recording
-from _harness.service import Launch, Service
+from _harness.service import Interpose, Launch, Service
 from kvstore_client import CertificateError
 from support.frames import Frame, FrameProxy
 
@@ -37,15 +37,15 @@ async def test_certificate_of_another_epoch_in_its_place(shared: Service, wire: 
         assert not answer.is_certified
 
 
-async def test_certificate_of_another_store(shared: Service, wire: FrameProxy, key: bytes, launch: Launch) -> None:
+async def test_certificate_of_another_store(
+    shared: Service, wire: FrameProxy, key: bytes, launch: Launch, interpose: Interpose
+) -> None:
     other = await launch()
     foreign: list[Frame] = []
-    spy = FrameProxy(other.address)
-    await spy.listen()
+    spy = await interpose(other)
     spy.to_down = recording(CERTIFICATE, foreign)
     async with other.client(spy) as kv:
         await kv.put(key, b"1", certified=True)
-    await spy.close()
     async with shared.client(wire) as kv:
         wire.to_down = changing(CERTIFICATE, lambda _: foreign[0])
         answer = await kv.put(key, b"2")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from _harness.client_frames import ADMIN, ADMIN_ANSWER, RECEIPT, Receipt, changing, flipped, recording
-from _harness.service import Service
+from _harness.service import Interpose, Service
 from kvstore_client import (
     ClientKey,
     ForbiddenError,
@@ -29,7 +29,7 @@ async def test_admin_request_comes_twice(shared: Service, wire: FrameProxy) -> N
         assert [client.role for client in listed if client.public_key == laptop.public_key] == [Role.READ]
 
 
-async def test_removed_client_is_added_again_by_replay(shared: Service, wire: FrameProxy) -> None:
+async def test_removed_client_is_added_again_by_replay(shared: Service, wire: FrameProxy, interpose: Interpose) -> None:
     """The recorded request of the addition does nothing after the removal."""
     laptop = ClientKey.generate()
     recorded: list[Frame] = []
@@ -38,12 +38,10 @@ async def test_removed_client_is_added_again_by_replay(shared: Service, wire: Fr
     async with shared.client(wire) as kv:
         await (await kv.clients.add("laptop", laptop.public_key, Role.WRITE)).certified()
         await (await kv.clients.remove(laptop.public_key)).certified()
-        replays = FrameProxy(shared.address)
-        await replays.listen()
+        replays = await interpose(shared)
         async with shared.client(replays) as other:
             replays.links[-1].send_up(recorded[0])
             assert laptop.public_key not in [client.public_key for client in await other.clients.list()]
-        await replays.close()
     with pytest.raises(UnknownKeyError):
         async with shared.client(key=laptop):
             pass

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from _harness.client_frames import CERTIFICATE, recording
 from _harness.expect import learned
-from _harness.service import Launch, Service
+from _harness.service import Interpose, Launch, Service
 from kvstore_client import ForkError, RollbackError
-from support.frames import Frame, FrameProxy
+from support.frames import Frame
 
 
 async def _two_copies(launch: Launch) -> tuple[Service, Service]:
@@ -30,17 +30,14 @@ async def _two_copies(launch: Launch) -> tuple[Service, Service]:
     return original, copy
 
 
-async def test_two_certificates_of_one_epoch(launch: Launch) -> None:
+async def test_two_certificates_of_one_epoch(launch: Launch, interpose: Interpose) -> None:
     original, copy = await _two_copies(launch)
-    spy = FrameProxy(copy.address)
-    await spy.listen()
+    spy = await interpose(copy)
     others: list[Frame] = []
     spy.to_down = recording(CERTIFICATE, others)
     async with copy.client(spy) as kv:
         other = await kv.put(b"k", b"other", certified=True)
-    await spy.close()
-    wire = FrameProxy(original.address)
-    await wire.listen()
+    wire = await interpose(original)
     async with original.client(wire) as kv:
         answer = await kv.put(b"k", b"ours", certified=True)
         assert answer.epoch == other.epoch
@@ -49,7 +46,6 @@ async def test_two_certificates_of_one_epoch(launch: Launch) -> None:
         assert isinstance(error, ForkError)
         assert {"certificate", "other_certificate"} <= error.evidence.keys()
         await answer.certified()
-    await wire.close()
 
 
 async def test_client_is_moved_to_the_other_history(launch: Launch, directory: Path) -> None:

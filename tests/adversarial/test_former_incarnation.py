@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from _harness.client_frames import CERTIFICATE, RECEIPT, changing, recording
-from _harness.service import CERTIFICATE_SECONDS, Launch, Service
+from _harness.service import CERTIFICATE_SECONDS, Interpose, Launch, Service
 from kvstore_client import ConnectionLostError, ProvisionalLostError, ReceiptError
 from support.frames import Frame, FrameProxy
 
@@ -17,11 +17,10 @@ async def _restarted(service: Service, proxy: FrameProxy) -> None:
     proxy.upstream = service.address
 
 
-async def test_uncertified_answers_are_lost_by_a_crash(launch: Launch, key: bytes) -> None:
+async def test_uncertified_answers_are_lost_by_a_crash(launch: Launch, key: bytes, interpose: Interpose) -> None:
     """The epoch is run again, and certified, under its old number: not for the answers that were lost."""
     service = await launch(epoch_ms=_LONG_EPOCH_MS)
-    proxy = FrameProxy(service.address)
-    await proxy.listen()
+    proxy = await interpose(service)
     async with service.client(proxy) as kv:
         lost = await kv.put(key, b"lost")
         service.server.options[3] = "100"
@@ -34,13 +33,11 @@ async def test_uncertified_answers_are_lost_by_a_crash(launch: Launch, key: byte
         assert not lost.is_certified
         with pytest.raises(ProvisionalLostError):
             await lost.certified()
-    await proxy.close()
 
 
-async def test_old_receipt_is_delivered_again(launch: Launch, key: bytes) -> None:
+async def test_old_receipt_is_delivered_again(launch: Launch, key: bytes, interpose: Interpose) -> None:
     service = await launch()
-    proxy = FrameProxy(service.address)
-    await proxy.listen()
+    proxy = await interpose(service)
     old: list[Frame] = []
     proxy.to_down = recording(RECEIPT, old)
     async with service.client(proxy) as kv:
@@ -49,14 +46,12 @@ async def test_old_receipt_is_delivered_again(launch: Launch, key: bytes) -> Non
         proxy.to_down = changing(RECEIPT, lambda _: old[0])
         with pytest.raises(ReceiptError):
             await kv.put(key, b"2")
-    await proxy.close()
 
 
-async def test_restart_is_hidden_from_a_waiting_client(launch: Launch, key: bytes) -> None:
+async def test_restart_is_hidden_from_a_waiting_client(launch: Launch, key: bytes, interpose: Interpose) -> None:
     """The host passes only the new incarnation's certificates on the old connection: they do not certify."""
     service = await launch(epoch_ms=_LONG_EPOCH_MS)
-    held = FrameProxy(service.address)
-    await held.listen()
+    held = await interpose(service)
     async with service.client(held, timeout=1) as kv:
         lost = await kv.put(key, b"lost")
         link = held.links[-1]
@@ -64,8 +59,7 @@ async def test_restart_is_hidden_from_a_waiting_client(launch: Launch, key: byte
         service.server.options[3] = "100"
         await asyncio.to_thread(service.server.kill)
         await service.start()
-        fresh = FrameProxy(service.address)
-        await fresh.listen()
+        fresh = await interpose(service)
         certificates: list[Frame] = []
         fresh.to_down = recording(CERTIFICATE, certificates)
         async with service.client(fresh) as other:
@@ -74,5 +68,3 @@ async def test_restart_is_hidden_from_a_waiting_client(launch: Launch, key: byte
         with pytest.raises((ProvisionalLostError, ConnectionLostError)):
             await lost.certified(timeout=CERTIFICATE_SECONDS)
         assert not lost.is_certified
-        await fresh.close()
-    await held.close()

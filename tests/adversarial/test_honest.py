@@ -13,8 +13,9 @@ import pytest
 from _harness import verifier_log
 from _harness.client_frames import ERROR, HELLO, REQUEST
 from _harness.expect import unharmed
-from _harness.raw import answers_to
-from _harness.service import Launch, Service
+from _harness.raw import answer_to, say_and_leave
+from _harness.service import Interpose, Launch, Service
+from blake3 import blake3
 from kvstore_client import KV, TooLongError
 from support.frames import Frame, FrameProxy
 
@@ -103,11 +104,10 @@ async def test_small_cache(launch: Launch, options: tuple[str, ...]) -> None:
     await service.stop()
 
 
-async def test_restarts_with_other_numbers_of_workers(launch: Launch) -> None:
+async def test_restarts_with_other_numbers_of_workers(launch: Launch, interpose: Interpose) -> None:
     """Clean stops and crashes; what was certified is there, by the same monitor, in one chain of certificates."""
     service = await launch(workers=1, epoch_ms=50)
-    proxy = FrameProxy(service.address)
-    await proxy.listen()
+    proxy = await interpose(service)
     async with service.client(proxy) as kv:
         mirror = _Mirror(kv, "restarts", _SEED)
         for number, workers in enumerate((1, 2, 4, 4, 1, 2)):
@@ -120,7 +120,6 @@ async def test_restarts_with_other_numbers_of_workers(launch: Launch) -> None:
             await service.start()
             proxy.upstream = service.address
             await mirror.check()
-    await proxy.close()
     await unharmed(service)
     await service.stop()
 
@@ -162,8 +161,8 @@ _GARBAGE = [
 
 @pytest.mark.parametrize(("garbage", "code"), _GARBAGE)
 async def test_client_that_sends_garbage(shared: Service, garbage: bytes, code: int) -> None:
-    answers = await answers_to(shared.address, garbage)
-    assert [(answer.kind, struct.unpack_from("<H", answer.body)[0]) for answer in answers] == [(ERROR, code)]
+    answer = await answer_to(shared.address, garbage)
+    assert (answer.kind, *struct.unpack_from("<H", answer.body)) == (ERROR, code)
     await unharmed(shared)
 
 
@@ -173,18 +172,18 @@ async def test_random_bytes_and_half_frames(shared: Service) -> None:
     for _ in range(60):
         body = generator.randbytes(generator.randrange(200))
         frame = Frame(generator.choice([1, 2, 3, 4, 5, 6, 7, generator.randrange(256)]), body).packed()
-        await answers_to(shared.address, frame[: generator.choice([len(frame), generator.randrange(len(frame))])])
+        await say_and_leave(shared.address, frame[: generator.choice([len(frame), generator.randrange(len(frame))])])
     await unharmed(shared)
 
 
 async def test_requests_with_wrong_macs_between_right_ones(shared: Service, wire: FrameProxy, key: bytes) -> None:
     """Requests of strangers reach the same batch as a client's own."""
-    stranger = struct.pack("<QIHHQQ", 7, 1, 0, 1, 1, 0) + b"\x01" + bytes(32) + bytes(16)
-    body = struct.pack("<I", len(stranger)) + stranger
-    # A get of the key whose hash is zero cannot be asked for: its payload names another key. So the key is real.
+    get = b"\x01" + blake3(b"k").digest()
+    stranger = struct.pack("<QIHHQQ", 7, 1, 0, 1, 1, 0) + get + bytes(16)
+    frame = Frame(REQUEST, struct.pack("<I", len(stranger)) + stranger + b"\x01\x00k")
     async with shared.client(wire) as kv:
         for number in range(1, 30):
-            wire.links[-1].send_up(Frame(REQUEST, body + b"\x00\x00"))
+            wire.links[-1].send_up(frame)
             assert (await kv.increment(key)).value == number
         await kv.barrier()
     await unharmed(shared)

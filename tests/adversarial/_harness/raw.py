@@ -6,20 +6,28 @@ import asyncio
 
 from support.frames import Address, Frame, open_stream, read_frame
 
+_ANSWER_SECONDS = 5.0
 
-async def answers_to(address: Address, data: bytes, *, frames_max: int = 8, seconds: float = 5.0) -> list[Frame]:
-    """Send bytes after the greeting, say no more, and return what the server says until it closes or falls silent."""
+
+async def answer_to(address: Address, data: bytes) -> Frame:
+    """Send bytes after the greeting, and return the first frame that the server answers."""
     reader, writer = await open_stream(address)
     try:
-        greeting = await read_frame(reader)
-        assert greeting is not None
-        writer.write(data)
-        writer.write_eof()
-        answers: list[Frame] = []
-        async with asyncio.timeout(seconds):
-            while len(answers) < frames_max and (frame := await read_frame(reader)) is not None:
-                answers.append(frame)
-        return answers
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            assert await read_frame(reader) is not None, "no greeting"
+            writer.write(data)
+            answer = await read_frame(reader)
+        assert answer is not None, "closed without an answer"
+        return answer
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+async def say_and_leave(address: Address, data: bytes) -> None:
+    """Send bytes, in the middle of a frame or not, and close the connection without waiting for anything."""
+    _, writer = await open_stream(address)
+    writer.write(data)
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()

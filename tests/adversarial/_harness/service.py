@@ -64,6 +64,11 @@ class Service:
         return connect(f"127.0.0.1:{port}", **defaults | options)
 
 
+class Interpose(Protocol):
+    async def __call__(self, service: Service) -> FrameProxy:
+        """A man in the middle before a service, which listens, and ends with the test."""
+
+
 class Launch(Protocol):
     async def __call__(
         self, *options: str, workers: int = 1, epoch_ms: int = EPOCH_MS, through_proxy: bool = False, start: bool = True
