@@ -62,14 +62,18 @@ impl FailureLatch {
 
     /// Latch a violation, unless there was one before; returns the first.
     pub fn latch(&self, violation: Violation, identity: &Identity, incarnation: &IncarnationId) -> &Failure {
-        self.0.get_or_init(|| {
-            let failure = Failure {
+        let mut is_first = false;
+        let failure = self.0.get_or_init(|| {
+            is_first = true;
+            Failure {
                 violation,
                 signed: sign(&violation, identity, incarnation),
-            };
-            log(failure.text());
-            failure
-        })
+            }
+        });
+        if is_first {
+            log(failure.text()); // only now that all can see it: whoever reads the log may stop doing so
+        }
+        failure
     }
 }
 

@@ -139,6 +139,7 @@ impl Monitor {
         log(format_args!("a connection is refused: {refusal}"));
         control::refuse_start(stream, ViolationCode::BadHostMessage, refusal)
     }
+
     /// Become the control connection; `None` if there is one, and it does not end.
     fn take_register(&self) -> Option<MutexGuard<'_, Box<dyn TrustedRegister>>> {
         let since = Instant::now();

@@ -2,6 +2,7 @@
 //!
 //! Invariant: each is handed out once. When the incarnation ends, all that wait are dropped and all their connections are ended.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,31 +54,28 @@ impl SessionChange {
     }
 }
 
-/// Changes that a thread has not taken over yet, in order.
+/// Changes that a thread has not taken over yet, by session, and in order for each.
 ///
 /// Bounded by the live sessions, however long the thread's log is silent: what is closed before the thread has seen it leaves nothing.
 #[derive(Default)]
-pub struct SessionChanges(Mutex<Vec<SessionChange>>);
+pub struct SessionChanges(Mutex<BTreeMap<u64, Vec<SessionChange>>>);
 
 impl SessionChanges {
     /// Add a change.
     pub fn push(&self, change: SessionChange) {
         let mut changes = lock(&self.0);
-        if let SessionChange::Close(session) = change {
-            let unseen = changes
-                .iter()
-                .any(|earlier| matches!(earlier, SessionChange::Open(keys) if keys.session == session));
-            changes.retain(|earlier| earlier.session() != session);
-            if unseen {
-                return;
-            }
+        if let SessionChange::Close(session) = change
+            && let Some(earlier) = changes.remove(&session)
+            && matches!(earlier.first(), Some(SessionChange::Open(_)))
+        {
+            return;
         }
-        changes.push(change);
+        changes.entry(change.session()).or_default().push(change);
     }
 
     /// Take all.
-    pub fn take(&self) -> Vec<SessionChange> {
-        std::mem::take(&mut *lock(&self.0))
+    pub fn take(&self) -> impl Iterator<Item = SessionChange> {
+        std::mem::take(&mut *lock(&self.0)).into_values().flatten()
     }
 }
 
@@ -146,20 +144,19 @@ mod tests {
             changes.push(SessionChange::SetRole(session, None));
             changes.push(SessionChange::Close(session));
         }
-        assert!(changes.take().is_empty());
+        assert_eq!(changes.take().count(), 0);
     }
 
     #[test]
     fn what_a_thread_has_seen_is_closed() {
         let changes = SessionChanges::default();
         changes.push(open(1));
-        assert!(matches!(changes.take().as_slice(), [SessionChange::Open(_)]));
+        let taken: Vec<_> = changes.take().collect();
+        assert!(matches!(taken[..], [SessionChange::Open(_)]));
         changes.push(SessionChange::SetRole(1, None));
         changes.push(open(2));
         changes.push(SessionChange::Close(1));
-        assert!(matches!(
-            changes.take().as_slice(),
-            [SessionChange::Open(_), SessionChange::Close(1)]
-        ));
+        let taken: Vec<_> = changes.take().collect();
+        assert!(matches!(taken[..], [SessionChange::Close(1), SessionChange::Open(_)]));
     }
 }

@@ -18,6 +18,10 @@ use crate::identity::{IncarnationId, PublicKey, Secret};
 pub const LIVE_MAX: usize = 4096;
 /// Ended sessions that are remembered at the most; the oldest are forgotten first.
 pub const ENDED_MAX: usize = 4096;
+const _: () = assert!(
+    LIVE_MAX <= ENDED_MAX,
+    "all live sessions are remembered when the incarnation ends"
+);
 
 /// What outlives a session.
 #[derive(Clone)]
@@ -56,7 +60,7 @@ impl EndedSessions {
     /// Append the encoding.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.next_session.to_le_bytes());
-        out.extend_from_slice(&(self.sessions.len() as u32).to_le_bytes()); // at most LIVE_MAX + ENDED_MAX
+        out.extend_from_slice(&(self.sessions.len() as u32).to_le_bytes()); // at most ENDED_MAX
         for (number, session) in &self.sessions {
             out.extend_from_slice(&number.to_le_bytes());
             out.extend_from_slice(&session.incarnation);
@@ -89,8 +93,8 @@ impl EndedSessions {
         Ok(Self { next_session, sessions })
     }
 
-    fn forget_oldest(&mut self) {
-        while self.sessions.len() > ENDED_MAX {
+    fn forget_oldest(&mut self, sessions_max: usize) {
+        while self.sessions.len() > sessions_max {
             self.sessions.pop_first();
         }
     }
@@ -119,8 +123,7 @@ pub struct Sessions {
 
 impl Sessions {
     /// At the start of an incarnation all sessions have ended.
-    pub fn new(incarnation: IncarnationId, mut ended: EndedSessions) -> Self {
-        ended.forget_oldest();
+    pub const fn new(incarnation: IncarnationId, ended: EndedSessions) -> Self {
         Self {
             incarnation,
             live: BTreeMap::new(),
@@ -145,7 +148,7 @@ impl Sessions {
             return false;
         };
         self.ended.sessions.insert(number, session.ending);
-        self.ended.forget_oldest();
+        self.ended.forget_oldest(ENDED_MAX);
         true
     }
 
@@ -181,12 +184,11 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Take the role of all live sessions of a client away, and return their numbers.
+    /// Take the role of all live sessions of a client away, and return the numbers of those that had one.
     pub fn take_role(&mut self, client_key: &PublicKey) -> Vec<u64> {
         let mut changed = Vec::new();
         for (number, session) in &mut self.live {
-            if session.client_key.as_ref() == Some(client_key) {
-                session.role = None;
+            if session.client_key.as_ref() == Some(client_key) && session.role.take().is_some() {
                 changed.push(*number);
             }
         }
@@ -207,9 +209,10 @@ impl Sessions {
         }
     }
 
-    /// All sessions, as those that have ended if the incarnation ends here.
+    /// All sessions, as those that have ended if the incarnation ends here. None that is live is forgotten, however old.
     pub fn to_ended(&self) -> EndedSessions {
         let mut all = self.ended.clone();
+        all.forget_oldest(ENDED_MAX - self.live.len());
         let live = self
             .live
             .iter()
@@ -313,6 +316,33 @@ mod tests {
         assert_eq!(ended.sessions.len(), ENDED_MAX);
         assert!(!ended.sessions.contains_key(&1), "the oldest is forgotten");
         assert_eq!(Sessions::new([9; 16], ended).next(), Some(LIVE_MAX as u64 + 2));
+    }
+
+    #[test]
+    fn many_that_came_and_went_do_not_push_out_one_that_is_live() {
+        let mut before = Sessions::new(BEFORE, EndedSessions::default());
+        before.open(live(BEFORE));
+        for _ in 0..ENDED_MAX {
+            let number = before.next().expect("two are live");
+            before.open(live(BEFORE));
+            assert!(before.close(number));
+        }
+        let sessions = Sessions::new(NOW, before.to_ended());
+        let answer = sessions.answer_former(&claim(&BEFORE, 1, &proof()), &crypto());
+        assert_eq!(answer, FormerAnswer::LastSequences(vec![0, 0]));
+        assert_eq!(sessions.ended.sessions.len(), ENDED_MAX);
+    }
+
+    #[test]
+    fn a_role_is_taken_away_once() {
+        let mut sessions = Sessions::new(NOW, EndedSessions::default());
+        sessions.open(live(NOW));
+        assert!(sessions.take_role(&[4; 32]).is_empty());
+        assert_eq!(sessions.take_role(&[3; 32]), [1]);
+        assert!(
+            sessions.take_role(&[3; 32]).is_empty(),
+            "threads that read no log keep each change"
+        );
     }
 
     #[test]

@@ -65,21 +65,23 @@ impl Seat {
                 Err(error) => return Err(error),
             };
             match outcome {
-                Outcome::Answered => {}
+                Outcome::Answered => {
+                    if let Some(snapshot) = self.verifier.take_snapshot()
+                        && self.events.send(Event::HandedOver(Box::new(snapshot))).is_err()
+                    {
+                        return Ok(());
+                    }
+                }
                 Outcome::IncarnationOver => return Ok(()),
                 Outcome::Violated(violation) => {
                     monitor.fail(violation, &self.incarnation);
                     let _ = self.events.send(Event::Failed); // refused only when the incarnation is over
                 }
             }
+            // the last look, because a report above may have had to wait
             if let Some(failure) = monitor.failure() {
                 failure.output(message.start(kind::OUTPUTS));
                 return message.write_to(stream);
-            }
-            if let Some(snapshot) = self.verifier.take_snapshot()
-                && self.events.send(Event::HandedOver(Box::new(snapshot))).is_err()
-            {
-                return Ok(());
             }
             message.write_to(stream)?;
         }

@@ -3,7 +3,7 @@
 //! Invariants: only authentic, well-formed requests are in it, with all that their receipts need, so that what happens to the session
 //! meanwhile does not matter; a resume is never at the head. Memory is allocated once.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use zeroize::Zeroizing;
@@ -133,11 +133,14 @@ impl Queue {
         }
     }
 
-    /// The first sequence of a session that has not run.
-    pub fn first_sequence(&self, session: u64) -> Option<u64> {
-        self.waiting.iter().find_map(|queued| match queued {
-            Queued::Request(request) if request.session == session => Some(request.sequence),
-            _ => None,
-        })
+    /// For each session that has requests here, the first sequence that has not run.
+    pub fn first_sequences(&self) -> BTreeMap<u64, u64> {
+        let mut first = BTreeMap::new();
+        for queued in &self.waiting {
+            if let Queued::Request(request) = queued {
+                first.entry(request.session).or_insert(request.sequence);
+            }
+        }
+        first
     }
 }

@@ -73,8 +73,12 @@ impl Sessions {
     }
 
     pub fn close(&mut self, session: u64) {
-        if let Some(session) = self.sessions.get_mut(&session) {
-            session.open = false;
+        let Some(closed) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        closed.open = false;
+        if closed.sequence == 0 {
+            self.sessions.remove(&session); // there is nothing to hand over, and the next handover may be far
         }
     }
 
@@ -167,13 +171,14 @@ impl Sessions {
 
     /// The last sequence of each session of which it and all before have run or been refused. Closed sessions without any left are forgotten.
     pub fn hand_over(&mut self, queue: &Queue) -> Vec<(u64, u64)> {
-        let completed = |(id, session): (&u64, &Session)| match queue.first_sequence(*id) {
+        let waiting = queue.first_sequences();
+        let completed = |(id, session): (&u64, &Session)| match waiting.get(id) {
             Some(first_waiting) => (*id, first_waiting - 1), // sequences start at 1
             None => (*id, session.sequence),
         };
         let handed_over = self.sessions.iter().map(completed).collect();
         self.sessions
-            .retain(|id, session| session.open || queue.first_sequence(*id).is_some());
+            .retain(|id, session| session.open || waiting.contains_key(id));
         handed_over
     }
 }

@@ -1,11 +1,12 @@
 //! The real process under a host that lies, or sends nonsense: it fails, says so to all, and never panics.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::time::Duration;
 
 use crate::client::{Client, assert_signed, get};
 use crate::host::{Connection, Control, Log, add_first, at, leaf, value};
 use crate::monitor_process::{MonitorProcess, Scratch};
-use zetakv_monitor::wire::kind;
+use zetakv_monitor::wire::{kind, read_message, write_message};
 use zetakv_verifier::entry::Entry;
 use zetakv_verifier::violation::VIOLATION_BYTES;
 
@@ -60,6 +61,57 @@ fn a_failure_is_final_and_told_to_all() {
     assert_eq!(refused, Some(6));
     drop(control);
     assert_eq!(Control::start_refused(&monitor, &[]), MALFORMED_LOG);
+}
+
+/// Time in which the threads of the monitor get to where they can go no further.
+const SETTLING: Duration = Duration::from_millis(300);
+
+#[test]
+fn a_failure_is_known_before_it_is_logged() {
+    let scratch = Scratch::new();
+    let monitor = MonitorProcess::start_unread(&scratch);
+    let (_control, _) = Control::start(&monitor, 2, &[]);
+    let (mut zero, mut one) = (Log::open(&monitor, 0), Log::open(&monitor, 1));
+    // each connection that is refused logs a line, until the pipe is full
+    loop {
+        let mut refused = Log::open(&monitor, 9).connection.0;
+        refused.set_read_timeout(Some(SETTLING)).expect("a timeout");
+        if read_message(&mut refused, &mut Vec::new(), 1000).is_err() {
+            break;
+        }
+    }
+    one.connection.send(kind::LOG, &[&[99]]);
+    std::thread::sleep(SETTLING);
+    assert_eq!(code(&zero.process(&[Entry::Tick]).violation()), MALFORMED_LOG);
+}
+
+#[test]
+fn answers_that_were_held_up_do_not_leave_after_a_failure() {
+    let scratch = Scratch::new();
+    let monitor = MonitorProcess::start(&scratch, &[]);
+    let (mut control, _) = Control::start(&monitor, 2, &[]);
+    let (mut zero, mut one) = (Log::open(&monitor, 0), Log::open(&monitor, 1));
+    let admin = scratch.admin_key();
+    let client = Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).expect("the admin");
+
+    // the host does not read what the control thread says, until that has no room for events
+    let stream = &mut control.connection.0;
+    stream.set_write_timeout(Some(SETTLING)).expect("a timeout");
+    while write_message(stream, kind::HELLO, &[&[0; 4]]).is_ok() {}
+    let request = client.request(0, 1, &[get(b"k")]);
+    let with_receipt = [
+        Entry::Request(&request),
+        Entry::RunAbsent { parent: 0 },
+        Entry::NextEpoch,
+        Entry::VerifyEpoch,
+    ];
+    zero.send(&with_receipt);
+    std::thread::sleep(SETTLING);
+    one.connection.send(kind::LOG, &[&[99]]);
+    std::thread::sleep(SETTLING);
+    let mut unread = control.connection.0.try_clone().expect("a handle");
+    std::thread::spawn(move || io::copy(&mut unread, &mut io::sink()));
+    assert_eq!(code(&zero.outputs().violation()), MALFORMED_LOG);
 }
 
 #[test]
@@ -117,7 +169,7 @@ fn a_wait_ends_with_the_incarnation() {
         value: value(b"v"),
     };
     one.send(&[early]);
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    std::thread::sleep(Duration::from_millis(50));
     drop(control);
     assert!(one.connection.receive().is_none());
     Control::start(&monitor, 2, &[]); // not failed

@@ -56,14 +56,23 @@ impl MonitorProcess {
             &["--socket", socket.to_str().expect("UTF-8")],
             options,
             &socket,
+            Stdio::inherit(),
         )
     }
 
-    pub fn start_tcp(scratch: &Scratch) -> Self {
-        Self::run(&scratch.state(), &["--listen", "127.0.0.1:0"], &[], Path::new(""))
+    /// One whose standard error is a pipe that nobody reads.
+    pub fn start_unread(scratch: &Scratch) -> Self {
+        let socket = scratch.socket();
+        let address = ["--socket", socket.to_str().expect("UTF-8")];
+        Self::run(&scratch.state(), &address, &[], &socket, Stdio::piped())
     }
 
-    fn run(state: &Path, address: &[&str], options: &[&str], socket: &Path) -> Self {
+    pub fn start_tcp(scratch: &Scratch) -> Self {
+        let address = ["--listen", "127.0.0.1:0"];
+        Self::run(&scratch.state(), &address, &[], Path::new(""), Stdio::inherit())
+    }
+
+    fn run(state: &Path, address: &[&str], options: &[&str], socket: &Path, stderr: Stdio) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_zetakv-monitor"))
             .arg("--state")
             .arg(state)
@@ -72,6 +81,7 @@ impl MonitorProcess {
             .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("the binary runs");
         let mut ready = String::new();

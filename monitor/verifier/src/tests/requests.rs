@@ -337,6 +337,14 @@ fn what_a_closed_session_has_sent_still_runs_and_is_handed_over() {
 }
 
 #[test]
+fn a_session_that_is_closed_without_a_request_is_forgotten_at_once() {
+    let mut world = World::symbolic(1);
+    world.threads[0].close_session(SESSION);
+    let held = world.close(0, Log::new()).expect("holds").expect("all are in");
+    assert!(held.sessions.is_empty());
+}
+
+#[test]
 fn a_resume_takes_its_turn_and_its_answer_is_final() {
     let mut world = world_with_leaf();
     world.admit(0, 1, &[put("000", "a")]);
