@@ -124,6 +124,20 @@ async def test_restarts_with_other_numbers_of_workers(launch: Launch, interpose:
     await service.stop()
 
 
+async def test_restarts_with_a_monitor_run_apart(launch: Launch) -> None:
+    """The monitor outlives the host, whose next incarnation comes while the former one is still being taken down."""
+    service = await launch(workers=2, epoch_ms=50, through_proxy=True)
+    for number in range(4):
+        async with service.client() as kv:
+            assert (await kv.increment(b"counter", 1, certified=True)).value == number + 1
+        if number % 2:
+            await asyncio.to_thread(service.server.kill)
+        else:
+            await service.stop()
+        await service.start()
+    await unharmed(service)
+
+
 async def test_start_and_stop_with_nothing_to_do(launch: Launch) -> None:
     service = await launch(workers=2, start=False)
     for _ in range(2):

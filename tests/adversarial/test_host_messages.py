@@ -1,14 +1,15 @@
 """The host lies to the monitor on the control side: about durability, and with messages out of place."""
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import Sequence
 
 import pytest
-from _harness.expect import EXIT_VIOLATION, caught
+from _harness.expect import EXIT_VIOLATION, caught, unharmed
 from _harness.service import Launch, certified
 from _harness.verifier_log import REJECTED, Output, Request
-from support.frames import Frame
+from support.frames import Frame, open_stream, read_frame
 
 from kvstore.messages import Monitor
 
@@ -66,3 +67,44 @@ async def test_request_made_up_in_the_log(launch: Launch) -> None:
     assert await service.proxy.inject(0, [Request(made_up)]) == [Output(REJECTED, _UNKNOWN_SESSION)]
     async with service.client() as kv:
         assert (await kv.get(b"alice", certified=True)).value == b"1"
+
+
+async def test_session_is_closed_under_a_client(launch: Launch) -> None:
+    """The client opens another one; what it was answered is certified all the same."""
+    service = await launch(epoch_ms=500, through_proxy=True)
+    async with service.client() as kv:
+        await kv.put(b"alice", b"1", certified=True)
+        answer = await kv.increment(b"counter", 1)
+        current = kv._session._current
+        assert current is not None
+        service.proxy.send_control(Frame(Monitor.CLOSE_SESSION, current.turn.session.to_bytes(8, "little")))
+        await answer.certified()
+        assert (await kv.get(b"counter", certified=True)).value == (1).to_bytes(8, "little")
+    await unharmed(service)
+
+
+async def test_second_control_connection(launch: Launch) -> None:
+    """Whoever else reaches the monitor's socket cannot take it over, and gets nobody accused."""
+    service = await launch(through_proxy=True)
+    reader, writer = await open_stream(service.proxy.monitor)
+    writer.write(Frame(Monitor.CONTROL, b"\x01\x00").packed())
+    writer.write(Frame(Monitor.START, struct.pack("<HI", 1, 1_024)).packed())
+    refused = await read_frame(reader)
+    assert refused is not None
+    assert refused.kind == Monitor.NOT_STARTED
+    writer.close()
+    await writer.wait_closed()
+    await unharmed(service)
+
+
+async def test_second_log_connection(launch: Launch) -> None:
+    service = await launch(through_proxy=True)
+    reader, writer = await open_stream(service.proxy.monitor)
+    writer.write(Frame(Monitor.LOG_OPEN, b"\x01\x00\x00\x00").packed())
+    writer.write(Frame(Monitor.LOG, b"\xff").packed())
+    while (answer := await read_frame(reader)) is not None:
+        assert answer.kind != Monitor.OUTPUTS
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    await unharmed(service)

@@ -34,6 +34,7 @@ class MonitorProxy:
         self.on_outputs: OutputsHook = lambda _, outputs: outputs
         self.to_monitor: ControlHook = lambda frame: (frame,)
         self.to_host: ControlHook = lambda frame: (frame,)
+        self.monitor = monitor
         self.record = False
         self.logs: dict[int, list[Entry]] = {}
         self._proxy = FrameProxy(monitor)
