@@ -22,7 +22,7 @@ use crate::monitor::Monitor;
 use crate::register::TrustedRegister;
 use crate::sealed::NotStarted;
 use crate::stream::Stream;
-use crate::wire::{CONTROL_BYTES_MAX, LOG_BYTES_MAX, kind, read_message, write_message};
+use crate::wire::{CONTROL_BYTES_MAX, LOG_BYTES_MAX, kind, read_cut_message, read_message, write_message};
 
 /// Events that may wait for the control thread; whoever has more waits.
 const EVENTS_MAX: usize = 256;
@@ -96,7 +96,7 @@ fn read_events(stream: &Stream, sender: SyncSender<Event>) -> Result<(), Error> 
     let read = move || {
         loop {
             let mut body = Vec::new();
-            let event = match read_message(&mut stream, &mut body, CONTROL_BYTES_MAX) {
+            let event = match read_cut_message(&mut stream, &mut body, CONTROL_BYTES_MAX) {
                 Ok(Some(message)) => Event::Message(message, body),
                 Ok(None) => break,
                 Err(Error::MessageLength { .. }) => Event::BadMessage,

@@ -10,7 +10,7 @@ use crate::error::Error;
 pub const VERSION: u16 = 1;
 /// Bytes of a verifier log, and of the sealed state in `start`, at the most.
 pub const LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Bytes of any other message's body at the most: an admin request or a hello with room to spare.
+/// Bytes of any other message's body that are looked at: an admin request or a hello with room to spare.
 pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
 
 /// Types of messages.
@@ -39,30 +39,67 @@ pub mod kind {
 /// Read a message: its type, and its body into `body`, whose memory is used again. `None`: the connection ended between messages.
 pub fn read_message(stream: &mut impl Read, body: &mut Vec<u8>, body_bytes_max: usize) -> Result<Option<u8>, Error> {
     body.clear();
-    let mut header = [0; 5];
-    loop {
-        match stream.read(&mut header[..1]) {
-            Ok(0) => return Ok(None),
-            Ok(_) => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    stream.read_exact(&mut header[1..4])?;
-    let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+    let Some(length) = read_length(stream)? else {
+        return Ok(None);
+    };
     if length == 0 || length > body_bytes_max + 1 {
         return Err(Error::MessageLength {
             bytes: length,
             bytes_max: body_bytes_max + 1,
         });
     }
-    stream.read_exact(&mut header[4..])?;
-    let body_bytes = length - 1;
+    read_rest(stream, body, length - 1).map(Some)
+}
+
+/// The same, but a longer body is no error: what is beyond the limit is thrown away.
+///
+/// For messages that hold what a client made, which must not be able to end anything but its own request. Nothing that is valid is so long.
+pub fn read_cut_message(
+    stream: &mut impl Read,
+    body: &mut Vec<u8>,
+    body_bytes_max: usize,
+) -> Result<Option<u8>, Error> {
+    body.clear();
+    let Some(length) = read_length(stream)? else {
+        return Ok(None);
+    };
+    let body_bytes = length.checked_sub(1).ok_or(Error::MessageLength {
+        bytes: length,
+        bytes_max: body_bytes_max + 1,
+    })?;
+    let kept = body_bytes.min(body_bytes_max);
+    let kind = read_rest(stream, body, kept)?;
+    let beyond = (body_bytes - kept) as u64;
+    if io::copy(&mut stream.take(beyond), &mut io::sink())? < beyond {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    Ok(Some(kind))
+}
+
+/// The length of the next message; `None`: the connection ended before it.
+fn read_length(stream: &mut impl Read) -> Result<Option<usize>, Error> {
+    let mut length = [0; 4];
+    loop {
+        match stream.read(&mut length[..1]) {
+            Ok(0) => return Ok(None),
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    stream.read_exact(&mut length[1..])?;
+    Ok(Some(u32::from_le_bytes(length) as usize))
+}
+
+/// Read the type, and so many bytes of the body.
+fn read_rest(stream: &mut impl Read, body: &mut Vec<u8>, body_bytes: usize) -> Result<u8, Error> {
+    let mut kind = [0];
+    stream.read_exact(&mut kind)?;
     // grows with what arrives, so a length alone costs no memory
     if stream.take(body_bytes as u64).read_to_end(body)? < body_bytes {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
-    Ok(Some(header[4]))
+    Ok(kind[0])
 }
 
 /// A message that is put together in place, so that it is written by one call.
@@ -121,6 +158,22 @@ mod tests {
         assert_eq!(read_message(&mut stream, &mut body, 3)?, Some(8));
         assert!(body.is_empty());
         assert_eq!(read_message(&mut stream, &mut body, 3)?, None);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_beyond_the_limit_is_thrown_away() -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        write_message(&mut bytes, 7, &[b"abcdef"])?;
+        write_message(&mut bytes, 8, &[b"gh"])?;
+        let (mut stream, mut body) = (bytes.as_slice(), Vec::new());
+        assert_eq!(read_cut_message(&mut stream, &mut body, 3)?, Some(7));
+        assert_eq!(body, b"abc");
+        assert_eq!(read_cut_message(&mut stream, &mut body, 3)?, Some(8));
+        assert_eq!(body, b"gh");
+        assert_eq!(read_cut_message(&mut stream, &mut body, 3)?, None);
+        assert!(read_cut_message(&mut &bytes[..9], &mut body, 3).is_err(), "incomplete");
+        assert!(read_cut_message(&mut &[0; 5][..], &mut body, 3).is_err(), "empty");
         Ok(())
     }
 

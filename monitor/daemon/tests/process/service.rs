@@ -1,6 +1,6 @@
 //! The real process under an honest host: sessions, epochs, certificates, restarts.
 
-use crate::client::{Client, assert_signed, get, put};
+use crate::client::{Client, TOKEN, assert_signed, get, put};
 use crate::host::{Connection, Control, Log, add_first, at, leaf, run, value};
 use crate::monitor_process::{MonitorProcess, Scratch};
 use zetakv_monitor::wire::kind;
@@ -347,6 +347,22 @@ fn admins_manage_clients_and_roles_are_enforced() {
     drop((control, log));
     let (mut control, _) = Control::start(&monitor, 1, &sealed);
     assert!(Client::open(&mut control, &pin, Some(&reader_key), None).is_ok());
+}
+
+#[test]
+fn what_a_client_made_too_long_is_refused_and_no_violation() {
+    let scratch = Scratch::new();
+    let monitor = MonitorProcess::start(&scratch, &[]);
+    let (mut control, _) = Control::start(&monitor, 1, &[]);
+    let long = vec![1; 200_000];
+    control.connection.send(kind::HELLO, &[&TOKEN, &long]);
+    let refused = control.connection.expect(kind::HELLO_REFUSED);
+    assert_eq!(refused[..6], [&TOKEN[..], &[1, 0]].concat(), "malformed");
+    control.connection.send(kind::ADMIN, &[&TOKEN, &long]);
+    let rejected = control.connection.expect(kind::ADMIN_REJECTED);
+    assert_eq!(rejected, [&TOKEN[..], &[1]].concat(), "unknown session");
+    let admin = scratch.admin_key();
+    assert!(Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).is_ok());
 }
 
 #[test]
