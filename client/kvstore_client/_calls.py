@@ -1,11 +1,12 @@
-"""Calls that wait in an event loop for their operations: one operation, or many."""
+"""Calls that wait in an event loop: for one operation, for many, or for an admin request."""
 
 from __future__ import annotations
 
 import asyncio
 
 from kvstore_client._errors import KVStoreError
-from kvstore_client._receipts import Answer
+from kvstore_client._messages import AdminAnswer, AdminOp
+from kvstore_client._receipts import Answer, Receipt
 
 
 class SingleCall:
@@ -65,3 +66,26 @@ class ManyCall:
             self.future.set_exception(self._error)
         else:
             self.future.set_result([answer for answer in self._answers if answer is not None])
+
+
+class AdminCall:
+    """Waits for the monitor's answer to one admin request; of a change there is a receipt, too."""
+
+    __slots__ = ("arguments", "future", "op")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, op: AdminOp, arguments: bytes) -> None:
+        self.op = op
+        self.arguments = arguments
+        self.future: asyncio.Future[tuple[AdminAnswer, Receipt | None]] = loop.create_future()
+
+    @property
+    def settled(self) -> bool:
+        return self.future.done()
+
+    def deliver(self, answer: AdminAnswer, receipt: Receipt | None) -> None:
+        if not self.future.done():
+            self.future.set_result((answer, receipt))
+
+    def fail(self, error: KVStoreError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)

@@ -1,7 +1,8 @@
 """Certificates, the Merkle mountain range over them, and the chain that a client has followed (protocol section 5).
 
-Invariants of `Chain`: what it holds was signed by the identity, each certificate names the one before it, and epochs
-follow each other without a gap. It only ever grows. It knows which incarnation certified each epoch since its start.
+Invariants of `Chain`: what it holds was signed by the identity or is named, through the hashes of the ones after it, by
+one that was; each certificate names the one before it, and epochs follow each other without a gap. It only ever grows.
+It knows which incarnation certified each epoch since its start.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _MAGIC = b"ZKC1"
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate whose signature was checked. `data`: its 168 bytes; `hash`: what the next one must name."""
+    """A certificate of the monitor. `data`: its 168 bytes; `hash`: what the next one must name."""
 
     data: bytes
     instance: bytes
@@ -64,6 +65,25 @@ class UnverifiedCertificate:
                 {"certificate": certificate.data},
             )
         return certificate
+
+    def named_by(self, following: Certificate) -> Certificate | None:
+        """The certificate, if one of the monitor's names it as the one before: that vouches for its body as well."""
+        return self._certificate if following.previous == self._certificate.hash else None
+
+    def repeats(self, known: Certificate) -> bool:
+        return known.hash == self._certificate.hash
+
+
+def verify_run(identity: bytes, run: list[UnverifiedCertificate]) -> list[Certificate]:
+    """Check certificates of consecutive epochs; where the hashes link them, one signature vouches for all.
+
+    Raises CertificateError.
+    """
+    verified = [run[-1].verify(identity)]
+    for unverified in reversed(run[:-1]):
+        verified.append(unverified.named_by(verified[-1]) or unverified.verify(identity))
+    verified.reverse()
+    return verified
 
 
 class MountainRange:
@@ -122,7 +142,7 @@ class Chain:
         """A chain that begins with the certificate that a hello names as the head (or empty, at epoch 0)."""
         before = max(head.epoch - 1, 0)
         chain = cls(identity, head.instance, before, MountainRange() if before == 0 else None)
-        chain.claim(head)
+        chain.claim(head, head.epoch)
         return chain
 
     @classmethod
@@ -133,10 +153,16 @@ class Chain:
         chain.mountains = mountains
         return chain
 
-    def claim(self, head: Head) -> None:
+    @property
+    def known_epoch(self) -> int:
+        """The last epoch that the monitor is known to have certified."""
+        return max(self.epoch, *self._claims) if self._claims else self.epoch
+
+    def claim(self, head: Head, known_epoch: int) -> None:
         """Take a signed statement about the chain: it must not contradict what is known, now or when it is reached.
 
-        Raises RollbackError if the chain was longer already, ForkError if it is another chain.
+        `known_epoch`: of this chain when the statement was asked for. (Certificates may overtake a hello.)
+        Raises RollbackError if the chain was longer already by then, ForkError if it is another chain.
         """
         ours = {} if self.last is None else {"certificate": self.last.data}
         if head.instance != self.instance:
@@ -145,7 +171,6 @@ class Chain:
                 f"knows (instance {self.instance.hex()})",
                 {**ours, "server_hello": head.evidence},
             )
-        known_epoch = max(self.epoch, *self._claims) if self._claims else self.epoch
         if head.epoch < known_epoch:
             raise RollbackError(
                 f"the server is at epoch {head.epoch}, but epoch {known_epoch} was certified to this client: "
@@ -158,37 +183,41 @@ class Chain:
                 f"the monitor named two different certificates of epoch {head.epoch} as its last",
                 {"server_hello": claimed.evidence, "other_server_hello": head.evidence},
             )
-        if head.epoch > self.epoch:
-            return
-        if self.last is not None and head.hash != self.last.hash:
+        known = self._recent.get(head.epoch)
+        if known is not None and head.hash != known.hash:
             raise ForkError(
                 f"the monitor's certificate of epoch {head.epoch} is not the one that this client has",
-                {**ours, "server_hello": head.evidence},
+                {"certificate": known.data, "server_hello": head.evidence},
             )
 
-    def extend(self, unverified: UnverifiedCertificate) -> Certificate | None:
-        """Add the next certificate and return it; a repeated or an early one (a gap) is checked, and gives None.
+    def extend(self, run: list[UnverifiedCertificate]) -> Certificate:
+        """Add the certificates of the next epochs, without a gap, and return the last.
 
-        Raises CertificateError if it is not the monitor's, ForkError if it contradicts another signed statement.
+        Raises CertificateError if one is not the monitor's, ForkError if one contradicts another signed statement.
         """
+        for certificate in verify_run(self.identity, run):
+            self._check_instance(certificate)
+            self._check_next(certificate)
+            self._accept(certificate)
+        assert self.last is not None
+        return self.last
+
+    def compare(self, unverified: UnverifiedCertificate) -> None:
+        """Check a certificate that is not the next one: a repeated or an early one. Raises as `extend`."""
+        known = self._recent.get(unverified.epoch)
+        if known is not None and unverified.repeats(known):
+            return
         certificate = unverified.verify(self.identity)
-        if certificate.instance != self.instance:
-            raise CertificateError(
-                f"the certificate of epoch {certificate.epoch} is of another store", {"certificate": certificate.data}
+        self._check_instance(certificate)
+        if known is not None:
+            raise ForkError(
+                f"the monitor signed two different certificates for epoch {certificate.epoch}",
+                {"certificate": known.data, "other_certificate": certificate.data},
             )
-        if certificate.epoch <= self.epoch:
-            known = self._recent.get(certificate.epoch)
-            if known is not None and known.hash != certificate.hash:
-                raise ForkError(
-                    f"the monitor signed two different certificates for epoch {certificate.epoch}",
-                    {"certificate": known.data, "other_certificate": certificate.data},
-                )
-            return None
-        if certificate.epoch > self.epoch + 1:
-            return None
-        self._check_next(certificate)
-        self._accept(certificate)
-        return certificate
+
+    def recent_hashes(self) -> dict[int, bytes]:
+        """Of the last certificates, by epoch: at most RECENT_MAX."""
+        return {epoch: certificate.hash for epoch, certificate in self._recent.items()}
 
     def incarnation_of(self, epoch: int) -> bytes | None:
         """The incarnation that certified `epoch`; None if the chain began later or has not come there."""
@@ -203,6 +232,12 @@ class Chain:
             if self._run_incarnations[run] == incarnation:
                 return self._run_starts[run + 1] - 1 if run + 1 < len(self._run_starts) else self.epoch
         return 0
+
+    def _check_instance(self, certificate: Certificate) -> None:
+        if certificate.instance != self.instance:
+            raise CertificateError(
+                f"the certificate of epoch {certificate.epoch} is of another store", {"certificate": certificate.data}
+            )
 
     def _check_next(self, certificate: Certificate) -> None:
         evidence = {"certificate": certificate.data}

@@ -16,9 +16,11 @@ from kvstore_client._authorized import AuthorizedClients
 from kvstore_client._calls import ManyCall, SingleCall
 from kvstore_client._crypto import hash_bytes
 from kvstore_client._errors import (
+    CertificateTimeoutError,
     ConnectionLostError,
     KVStoreError,
     NumberOverflowError,
+    OperationError,
     ProtocolError,
     StateError,
     TooLongError,
@@ -121,6 +123,7 @@ class KV:
         self._state_file = state_file
         self._saved_epoch = 0
         self._saving: asyncio.Task[None] | None = None
+        self._save_error: KVStoreError | None = None
         self._timeout_seconds = timeout_seconds
         self._link = Link(session, host, port, tls, timeout_seconds, self._remember)
         self.clients = AuthorizedClients(session, self._link)
@@ -161,8 +164,10 @@ class KV:
     async def increment(self, key: bytes, delta: int = 1, *, certified: bool = False) -> Number:
         """Add to a number (8 bytes, little-endian, signed; no value counts as 0).
 
-        Raises NotANumberError, NumberOverflowError.
+        Raises NotANumberError, NumberOverflowError: if `certified`, when that is certified, too.
         """
+        if not isinstance(delta, int):
+            raise TypeError(f"the delta is an int, not {type(delta).__name__}")
         if not INTEGER_MIN <= delta <= INTEGER_MAX:
             raise NumberOverflowError("increment: the delta is outside the range of 64 bits")
         call = SingleCall(self._loop)
@@ -197,7 +202,13 @@ class KV:
         """
         outcomes = self._session.outcomes
         for outcome in outcomes.open():
-            await outcome.wait(timeout)
+            try:
+                await outcome.wait(timeout)
+            except CertificateTimeoutError:
+                raise
+            except KVStoreError:
+                # It is lost, and with it `unreported` is set.
+                continue
         lost, outcomes.unreported = outcomes.unreported, None
         if lost is not None:
             raise lost
@@ -222,7 +233,7 @@ class KV:
         body = await self._ask(FrameType.STATUS, encode_frame(FrameType.STATUS))
         try:
             status = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             status = None
         if not isinstance(status, dict):
             raise ProtocolError("the server's status is not a JSON object")
@@ -246,18 +257,29 @@ class KV:
             after = last
 
     async def close(self) -> None:
-        """End the connection. Calls that wait fail. `connect` does this at the end of its block."""
+        """End the connection. Calls that wait fail. `connect` does this at the end of its block.
+
+        Raises StateError if the state cannot be kept, ForkError if another client has kept another chain.
+        """
         await self._link.close(ConnectionLostError("the client is closed"))
         if self._saving is not None:
             await self._saving
-        await self._save()
+        if self._save_error is None:
+            await self._save()
+        if self._save_error is not None:
+            raise self._save_error
 
     # Inside.
 
     async def _one(self, call: SingleCall, operation: Operation, kind: type[AnswerT], certified: bool) -> AnswerT:
         self._session.submit(operation)
         self._link.wake()
-        answer = await call.future
+        try:
+            answer = await call.future
+        except OperationError as error:
+            if certified and error.receipt is not None:
+                await error.receipt.outcome.wait()
+            raise
         assert isinstance(answer, kind)
         if certified:
             await answer.certified()
@@ -337,6 +359,7 @@ class KV:
                 await asyncio.to_thread(self._state_file.save, memory)
                 self._saved_epoch = memory.certificate.epoch
         except KVStoreError as error:
+            self._save_error = error
             self._link.failed(error)
         finally:
             self._saving = None

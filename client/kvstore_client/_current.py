@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kvstore_client._crypto import SessionKeys
@@ -41,22 +40,17 @@ class Current:
     def as_former(self) -> FormerSession:
         return FormerSession(self.incarnation, self.turn.session, self.former_key)
 
-    def waiting(self) -> Iterator[Operation]:
-        """All operations that are in flight or queued."""
-        for lane in self.lanes:
-            for sent in lane.in_flight:
-                yield from sent.operations
-            yield from lane.queue
-
     @property
     def busy(self) -> bool:
-        admin_busy = self.admin is not None and self.admin.pending
-        return admin_busy or any(lane.queue or lane.in_flight for lane in self.lanes)
+        return any(line.busy for line in self.lines())
+
+    def lines(self) -> list[Lane | AdminLine]:
+        """What settles calls, each at its own pace."""
+        return [*self.lanes, self.admin] if self.admin is not None else [*self.lanes]
 
     def explains_rejection(self, thread: int, sequence: int) -> bool:
         """Whether a rejection is of an admin request that was sent twice, the first of which may have run."""
-        admin = self.admin
-        if admin is None or not admin.pending or admin.sequence != sequence:
+        if self.admin is None:
             return False
         of_a_lane = thread < len(self.lanes) and any(sent.sequence == sequence for sent in self.lanes[thread].in_flight)
-        return not of_a_lane and admin.rejected()
+        return not of_a_lane and self.admin.explains(sequence)

@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kvstore_client._receipts import Receipt
     from kvstore_client._violations import Violation
 
 
@@ -80,7 +81,13 @@ class ForbiddenError(RefusedError):
 
 
 class OperationError(KVStoreError):
-    """The operation cannot be done; nothing was changed by it."""
+    """The operation cannot be done; nothing was changed by it.
+
+    `receipt`: of an error that depends on the value which was there, and so is provisional like any answer. A call with
+    `certified=True` raises it when it is certified.
+    """
+
+    receipt: Receipt | None = None
 
 
 class TooLongError(OperationError, ValueError):

@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kvstore_client._errors import StateError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def write_private(path: Path, text: str) -> None:
@@ -41,6 +48,26 @@ def read_private(path: Path) -> str:
         raise
     except (OSError, UnicodeDecodeError) as error:
         raise StateError(f"{path}: cannot be read: {error}") from error
+
+
+@contextmanager
+def locked_directory(path: Path) -> Iterator[None]:
+    """Make the directory, and keep other clients, of this process and others, from a block of the same kind.
+
+    Raises StateError. Without effect where the system has no `flock`.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_RDONLY) if fcntl is not None else None
+    except OSError as error:
+        raise StateError(f"{path}: cannot be used: {error.strerror}") from error
+    try:
+        if descriptor is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _sync_directory(path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -81,13 +81,17 @@ class Turn:
 
 
 class Lane:
-    """`request_key`, `receipt_key`: None for an unverified server, whose MACs are zeros and prove nothing."""
+    """`request_key`, `receipt_key`: None for an unverified server, whose MACs are zeros and prove nothing.
+
+    `settled_count` grows whenever the monitor's word settles something: a lane where it stands still is stuck.
+    """
 
     def __init__(self, thread: int, request_key: bytes | None, receipt_key: bytes | None, turn: Turn) -> None:
         self.thread = thread
         self.queue: deque[Operation] = deque()
         self.in_flight: deque[Sent] = deque()
         self.sequence = 0
+        self.settled_count = 0
         self.request_key = request_key
         self.receipt_key = receipt_key
         self._turn = turn
@@ -97,11 +101,30 @@ class Lane:
         """The last sequence that a receipt or a resumed has settled."""
         return self.in_flight[0].sequence - 1 if self.in_flight else self.sequence
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call waits for this lane."""
+        return any(not operation.call.settled for operation in self._waiting())
+
+    def abandon(self, error: KVStoreError) -> None:
+        """Fail every waiting call. What is in flight stays known, but is not sent again."""
+        for operation in self._waiting():
+            if not operation.call.settled:
+                operation.call.fail(operation.index, error)
+        self.queue.clear()
+
+    def _waiting(self) -> Iterator[Operation]:
+        for sent in self.in_flight:
+            yield from sent.operations
+        yield from self.queue
+
     def next_frame(self, frame_bytes_max: int) -> bytes | None:
         """The next request as a frame; None if nothing is queued or enough is in flight."""
         if not self.queue or len(self.in_flight) >= IN_FLIGHT_MAX:
             return None
         operations = self._take(frame_bytes_max - _FRAME_OVERHEAD)
+        if not operations:
+            return None
         turn = self._turn
         self.sequence += 1
         encoded = [operation.encoded for operation in operations]
@@ -112,11 +135,14 @@ class Lane:
         return encode_request_frame(request, [operation.payload for operation in operations])
 
     def _take(self, payload_bytes_max: int) -> list[Operation]:
-        """The operations of the next request, at least one, within the limits."""
+        """The operations of the next request, within the limits. A call that was cancelled in the queue is not sent."""
         queue, size = self.queue, 0
         operations: list[Operation] = []
         while queue and len(operations) < OPERATIONS_MAX:
             operation = queue[0]
+            if operation.call.settled:
+                queue.popleft()
+                continue
             size += len(operation.payload)
             if operations and (size > payload_bytes_max or operation.alone):
                 break
@@ -149,6 +175,7 @@ class Lane:
             except (IndexError, struct.error):
                 raise ProtocolError(f"thread {self.thread}: a receipt whose results are malformed") from None
         self.in_flight.popleft()
+        self.settled_count += 1
         for operation, answer in zip(operations, answers, strict=True):
             if isinstance(answer, Answer):
                 operation.call.deliver(operation.index, answer)
@@ -257,7 +284,11 @@ def _failure(status: int, proof: Receipt) -> Answer | KVStoreError:
         return Attempt(proof, False)
     if status == FORBIDDEN:
         return ForbiddenError("the role of this client's key does not allow the operation")
+    error: OperationError
     if status == NOT_A_NUMBER:
-        return NotANumberError("increment: the value is not an 8-byte integer")
-    assert status == OVERFLOW
-    return NumberOverflowError("increment: the number would leave the range of 64 bits")
+        error = NotANumberError("increment: the value is not an 8-byte integer")
+    else:
+        assert status == OVERFLOW
+        error = NumberOverflowError("increment: the number would leave the range of 64 bits")
+    error.receipt = proof
+    return error

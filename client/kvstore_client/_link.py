@@ -10,10 +10,13 @@ import asyncio
 import random
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 from kvstore_client._errors import CertificateTimeoutError, ConnectionLostError, KVStoreError, ProtocolError
 from kvstore_client._frames import FrameParser
+from kvstore_client._lane import Lane
+from kvstore_client._questions import AdminLine
 from kvstore_client._session import Phase, Session
 
 BACKOFF_MIN_SECONDS = 0.05
@@ -30,9 +33,22 @@ _WAITING_FOR = {
 }
 
 
+_WATCHES = 4
+"""Looks at what waits, per timeout."""
+
+
+@dataclass(slots=True)
+class _Wait:
+    """Since when, by the loop's clock, calls wait on a line that settles nothing."""
+
+    settled_count: int
+    since: float
+    tried_again: bool = False
+
+
 class Link:
-    """`timeout_seconds`: without any answer to a waiting call, the connection is made again; and as long again, the
-    waiting calls fail. `on_progress` is called after every input."""
+    """`timeout_seconds`: when the calls of one thread wait as long without any answer, the connection is made again; and
+    as long again, they fail. `on_progress` is called after every input."""
 
     def __init__(
         self,
@@ -54,23 +70,26 @@ class Link:
         self._flush_scheduled = False
         self._waiters: set[asyncio.Future[None]] = set()
         self._last_error: Exception | None = None
-        self._progress_seen = 0
-        self._progress_at = self._loop.time()
-        self._tried_again = False
+        self._waits: dict[Lane | AdminLine, _Wait] = {}
         self._runner = self._loop.create_task(self._run())
-        self._watchdog = self._loop.call_later(timeout_seconds / 4, self._watch)
+        self._watchdog = self._loop.call_later(timeout_seconds / _WATCHES, self._watch)
 
     async def ready(self) -> None:
         """Return when operations can be sent. Raises the session's failure, or after the timeout what is missing."""
         session = self._session
-        if session.phase is not Phase.READY and session.failure is None:
+        while session.phase is not Phase.READY and session.failure is None:
+            caught_up_count = session.caught_up_count
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiters.add(waiter)
             try:
                 async with asyncio.timeout(self._timeout_seconds):
                     await waiter
             except TimeoutError:
-                raise self._what_is_missing() from self._last_error
+                # A long chain of certificates may take longer, as long as it gets on.
+                if session.caught_up_count == caught_up_count:
+                    missing = self._what_is_missing()
+                    self._abort()
+                    raise missing from self._last_error
             finally:
                 self._waiters.discard(waiter)
         if session.failure is not None:
@@ -97,12 +116,12 @@ class Link:
             try:
                 async with asyncio.timeout(self._timeout_seconds):
                     await self._loop.create_connection(lambda made=connection: made, *self._address, ssl=self._tls)
-                try:
-                    await connection.closed
-                finally:
-                    connection.abort()
-            except (OSError, TimeoutError) as error:
+                await connection.closed
+            except (OSError, TimeoutError, UnicodeError) as error:
+                # UnicodeError: of a host name that cannot be one.
                 self._last_error = error
+            finally:
+                connection.abort()
             if connection.was_ready:
                 delay = BACKOFF_MIN_SECONDS
             await asyncio.sleep(delay * random.uniform(0.5, 1.5))
@@ -125,18 +144,39 @@ class Link:
                     waiter.set_result(None)
 
     def _watch(self) -> None:
-        """Notice a server that keeps silent, or cannot be reached, while calls wait."""
-        self._watchdog = self._loop.call_later(self._timeout_seconds / 4, self._watch)
+        """Notice a server that keeps silent, or cannot be reached, while calls wait.
+
+        Each line is watched by itself: a server may well answer on one thread, and never on another.
+        """
+        interval = self._timeout_seconds / _WATCHES
+        self._watchdog = self._loop.call_later(interval, self._watch)
         session, now = self._session, self._loop.time()
-        if not session.busy or session.progress_count != self._progress_seen:
-            self._progress_seen, self._progress_at, self._tried_again = session.progress_count, now, False
-        elif now - self._progress_at > self._timeout_seconds:
-            self._progress_at = now
-            if session.phase is Phase.READY and not self._tried_again and self._transport is not None:
-                self._tried_again = True
-                self._transport.abort()
+        waits: dict[Lane | AdminLine, _Wait] = {}
+        stuck: list[Lane | AdminLine] = []
+        for line in session.busy_lines():
+            settled_count, wait = line.settled_count + session.caught_up_count, self._waits.get(line)
+            if wait is None or wait.settled_count != settled_count:
+                # It may have begun to wait right after the last look.
+                wait = _Wait(settled_count, now - interval)
+            elif now - wait.since >= self._timeout_seconds:
+                stuck.append(line)
+            waits[line] = wait
+        self._waits = waits
+        if not stuck:
+            return
+        missing, connected = self._what_is_missing(), session.phase is Phase.READY
+        for line in stuck:
+            if connected and not waits[line].tried_again:
+                waits[line] = _Wait(waits[line].settled_count, now, tried_again=True)
             else:
-                session.abandon(self._what_is_missing())
+                del waits[line]
+                line.abandon(missing)
+        # An answer that comes later, on this connection, would find nobody.
+        self._abort()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     def _what_is_missing(self) -> KVStoreError:
         host, port = self._address

@@ -1,23 +1,24 @@
 """What a client asks beside operations: status, listing of keys, administration. Answers come in the order asked.
 
 Status and keys are the host's word. Administration is the monitor's: one request at a time, numbered and MACed. If the
-connection is lost, the same bytes are sent again: whichever copy comes first is the only one that the monitor takes.
+connection is lost, the same number is sent again: whichever copy comes first is the only one that the monitor takes.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from kvstore_client._errors import KVStoreError, OutcomeUnknownError, ProtocolError
 from kvstore_client._frames import FrameType, encode_frame
 from kvstore_client._messages import AdminAnswer, AdminOp, UnverifiedAdminAnswer, encode_admin_request
+from kvstore_client._receipts import Receipt
 
 _ANSWERS = {FrameType.STATUS: FrameType.STATUS_ANSWER, FrameType.KEYS: FrameType.KEYS_ANSWER}
 """Which answer belongs to which question of the host."""
 
 Callback = Callable[[bytes | None, KVStoreError | None], None]
-AdminCallback = Callable[[AdminAnswer | None, KVStoreError | None], None]
 
 
 class HostQuestions:
@@ -40,56 +41,101 @@ class HostQuestions:
                 callbacks.popleft()(None, error)
 
 
-class AdminLine:
-    """The administration side of one session."""
+class AdminCall(Protocol):
+    """Who waits for an admin request. Failing or delivering is without effect once it is settled."""
 
-    def __init__(self, key: bytes, session: int) -> None:
-        self._key = key
-        self._session = session
-        self._callback: AdminCallback | None = None
-        self._sent_again = False
-        self._request = b""
-        self.sequence = 0
+    op: AdminOp
+    arguments: bytes
 
     @property
-    def pending(self) -> bool:
-        return self._callback is not None
+    def settled(self) -> bool: ...
+    def deliver(self, answer: AdminAnswer, receipt: Receipt | None) -> None: ...
+    def fail(self, error: KVStoreError) -> None: ...
 
-    def ask(self, op: AdminOp, arguments: bytes, callback: AdminCallback) -> bytes:
-        """The frame to send. One request at a time."""
-        assert not self.pending
-        self.sequence += 1
-        self._callback, self._sent_again = callback, False
-        self._request = encode_admin_request(self._key, self._session, self.sequence, op, arguments)
-        return encode_frame(FrameType.ADMIN, self._request)
+
+class AdminLine:
+    """The administration side of one session: what waits, and at most one request in flight."""
+
+    def __init__(self, key: bytes, session: int) -> None:
+        self.queue: deque[AdminCall] = deque()
+        self.settled_count = 0
+        self._key = key
+        self._session = session
+        self._sequence = 0
+        self._in_flight: AdminCall | None = None
+        self._request = b""
+        self._sent_again = False
+
+    @property
+    def busy(self) -> bool:
+        in_flight = self._in_flight is not None and not self._in_flight.settled
+        return in_flight or any(not call.settled for call in self.queue)
+
+    def next_frame(self) -> bytes | None:
+        """The next request as a frame; None if there is none, or one is in flight."""
+        while self._in_flight is None and self.queue:
+            call = self.queue.popleft()
+            if not call.settled:
+                self._sequence += 1
+                self._in_flight, self._sent_again = call, False
+                return self._encode(call.op, call.arguments)
+        return None
 
     def again(self) -> bytes | None:
-        """After a reconnect: the same bytes again, if an answer is due."""
-        if not self.pending:
+        """After a reconnect: the same bytes again. If nobody waits any more: a harmless request of the same number,
+        which takes its place if it never arrived, so that it cannot take effect later."""
+        if self._in_flight is None:
             return None
         self._sent_again = True
+        if self._in_flight.settled:
+            return self._encode(AdminOp.LIST, b"")
         return encode_frame(FrameType.ADMIN, self._request)
 
-    def answer(self, body: bytes) -> None:
-        if not self.pending:
+    def answer(self, body: bytes) -> tuple[AdminCall, AdminAnswer]:
+        """The answer to the request in flight, checked, and who waits for it. Raises ReceiptError, ProtocolError."""
+        if self._in_flight is None:
             raise ProtocolError("the server sent an admin answer that nobody asked for")
-        self._finish(UnverifiedAdminAnswer(body).verify(self._key, self._request), None)
+        answer = UnverifiedAdminAnswer(body).verify(self._key, self._request)
+        self.settled_count += 1
+        return self._take_in_flight(), answer
 
-    def rejected(self) -> bool:
-        """Whether the rejection may come of the former copy having run. False: the connection is of no use.
+    def explains(self, sequence: int) -> bool:
+        """Whether a rejection of this number may come of a former copy of the request in flight having run.
 
         Only the host says so, which may as well have changed or dropped both copies: nothing is known of the change.
+        False: an honest host has no such rejection, unless the session has ended.
         """
-        if self._sent_again:
-            text = "the connection was lost with the answer: the change may have run or not; list the clients to see"
-            self._finish(None, OutcomeUnknownError(text))
-        return self._sent_again
+        if self._in_flight is None or sequence != self._sequence or not self._sent_again:
+            return False
+        self._lose_answer("the connection was lost with the answer")
+        return True
 
-    def fail(self, error: KVStoreError) -> None:
-        if self.pending:
-            self._finish(None, error)
+    def abandon(self, error: KVStoreError) -> None:
+        """Fail every waiting call. A request in flight stays known, but is not sent again."""
+        if self._in_flight is not None:
+            self._in_flight.fail(error)
+        while self.queue:
+            self.queue.popleft().fail(error)
 
-    def _finish(self, answer: AdminAnswer | None, error: KVStoreError | None) -> None:
-        callback, self._callback = self._callback, None
-        assert callback is not None
-        callback(answer, error)
+    def end(self) -> deque[AdminCall]:
+        """The session has ended. Returns the calls that are to be sent in the next one."""
+        if self._in_flight is not None:
+            self._lose_answer("the session ended without an answer")
+        return self.queue
+
+    def _encode(self, op: AdminOp, arguments: bytes) -> bytes:
+        self._request = encode_admin_request(self._key, self._session, self._sequence, op, arguments)
+        return encode_frame(FrameType.ADMIN, self._request)
+
+    def _lose_answer(self, reason: str) -> None:
+        """A listing is asked for again; of a change nothing is known."""
+        call = self._take_in_flight()
+        if call.op is AdminOp.LIST:
+            self.queue.appendleft(call)
+        else:
+            call.fail(OutcomeUnknownError(f"{reason}: the change may have run or not; list the clients to see"))
+
+    def _take_in_flight(self) -> AdminCall:
+        call, self._in_flight = self._in_flight, None
+        assert call is not None
+        return call

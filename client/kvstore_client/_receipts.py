@@ -13,13 +13,18 @@ from kvstore_client._errors import CertificateTimeoutError, KVStoreError
 
 
 class EpochOutcome:
-    """Whether the operations of one epoch, of one incarnation, hold: provisional, then certified or failed."""
+    """Whether the operations of one epoch, of one incarnation, hold: provisional, then certified or failed.
 
-    __slots__ = ("_waiters", "epoch", "error", "incarnation", "settled", "timeout_seconds")
+    `epoch_first`: where it is only known that they ran by `epoch` (after a resume), the first epoch that they can have
+    run in.
+    """
 
-    def __init__(self, incarnation: bytes, epoch: int, timeout_seconds: float) -> None:
+    __slots__ = ("_waiters", "epoch", "epoch_first", "error", "incarnation", "settled", "timeout_seconds")
+
+    def __init__(self, incarnation: bytes, epoch: int, epoch_first: int, timeout_seconds: float) -> None:
         self.incarnation = incarnation
         self.epoch = epoch
+        self.epoch_first = epoch_first
         self.timeout_seconds = timeout_seconds
         self.settled = False
         self.error: KVStoreError | None = None
@@ -91,7 +96,8 @@ class Answer:
         """Wait until the monitor has certified this answer: from then on it is linearizable and durable.
 
         Raises CertificateTimeoutError after `timeout` seconds (default: the client's `certificate_timeout`),
-        ProvisionalLostError if the server restarted first, or the IntegrityError that was found.
+        ProvisionalLostError if the server restarted first (OutcomeUnknownError if nobody can say whether the operation
+        was certified by then), ConnectionLostError if the client was closed first, or the IntegrityError that was found.
         """
         await self.receipt.outcome.wait(timeout)
 

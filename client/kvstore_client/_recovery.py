@@ -21,7 +21,7 @@ ever; what was in flight may have run, or may run yet if the host lied: gets are
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from kvstore_client._errors import KVStoreError, NotAppliedError, OutcomeUnknownError, ResultLostError
 from kvstore_client._lane import Lane, Sent
@@ -62,20 +62,19 @@ def fail_all(operations: Iterable[Operation], error: KVStoreError) -> None:
         operation.call.fail(operation.index, error)
 
 
-def after_resume(lane: Lane, last: int, receipt: Receipt) -> int:
-    """Settle what a resumed lane had in flight, and queue the rest again, in order, before what is queued.
-
-    Returns the number of operations that are settled.
-    """
+def after_resume(lane: Lane, last: int, receipt_of: Callable[[Sent], Receipt]) -> None:
+    """Settle what a resumed lane had in flight, and queue the rest again, in order, before what is queued."""
     again: list[Operation] = []
-    count = 0
     for sent in lane.in_flight:
-        count += len(sent.operations)
-        again += settle_ran(sent, receipt) if sent.sequence <= last else _unsettled(sent.operations)
+        if sent.sequence <= last:
+            kept = settle_ran(sent, receipt_of(sent))
+            lane.settled_count += len(sent.operations) - len(kept)
+            again += kept
+        else:
+            again += _unsettled(sent.operations)
     lane.in_flight.clear()
     lane.sequence = last
     lane.queue.extendleft(reversed(again))
-    return count - len(again)
 
 
 def after_restart(

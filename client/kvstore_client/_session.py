@@ -19,7 +19,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from kvstore_client import _recovery
-from kvstore_client._certificates import Certificate, Chain, UnverifiedCertificate
+from kvstore_client._certificates import Chain, UnverifiedCertificate
 from kvstore_client._crypto import SessionKeys, ephemeral_public
 from kvstore_client._current import Current
 from kvstore_client._errors import (
@@ -42,6 +42,7 @@ from kvstore_client._frames import (
     encode_certificates,
     encode_frame,
 )
+from kvstore_client._lane import Lane, Sent
 from kvstore_client._messages import (
     AdminOp,
     Role,
@@ -53,13 +54,13 @@ from kvstore_client._messages import (
 )
 from kvstore_client._operations import GET, Operation
 from kvstore_client._outcomes import Outcomes
-from kvstore_client._questions import AdminCallback, Callback, HostQuestions
+from kvstore_client._questions import AdminCall, AdminLine, Callback, HostQuestions
 from kvstore_client._receipts import EpochOutcome, Receipt
 from kvstore_client._refusals import error_from_host, rejection_from_host
 from kvstore_client._violations import UnverifiedViolation
 
 CERTIFICATES_MAX = 4096
-"""Certificates asked for at once while catching up: 690 KB."""
+"""Certificates asked for at once while catching up: 690 KB. Its last signature vouches for such a page."""
 
 
 class Phase(Enum):
@@ -92,14 +93,16 @@ class Session:
         self.dropped: TransportError | None = None
         """Why this connection is of no more use; the shell closes it and makes another."""
         self.greeting: Greeting | None = None
-        self.progress_count = 0
-        """Grows whenever an operation is settled by the monitor's word."""
+        self.caught_up_count = 0
+        """Grows whenever certificates of the monitor bring a new session nearer."""
         self._output: list[bytes] = []
         self._current: Current | None = None
         self._questions = HostQuestions()
         self._checkpointed = 0
         self._asked_to = 0
         self._target = 0
+        self._page: list[UnverifiedCertificate] = []
+        self._known_epoch = 0
         self._hello_secret = b""
         self._client_hello = b""
         self._hello: ServerHello | None = None
@@ -126,6 +129,7 @@ class Session:
         self.phase, self.dropped = Phase.GREETING, None
         self._asked_to = self._target = 0
         self._hello = None
+        self._page.clear()
         self._resumes.clear()
         self._output.clear()
 
@@ -174,21 +178,28 @@ class Session:
             for lane in self._current.lanes:
                 while (frame := lane.next_frame(self.greeting.frame_bytes_max)) is not None:
                     self._output.append(frame)
+            admin = self._current.admin
+            if admin is not None and (frame := admin.next_frame()) is not None:
+                self._output.append(frame)
 
     def ask_host(self, kind: FrameType, frame: bytes, callback: Callback) -> None:
         self._questions.ask(kind, callback)
         self._output.append(frame)
 
-    def ask_admin(self, op: AdminOp, arguments: bytes, callback: AdminCallback) -> None:
+    def ask_admin(self, call: AdminCall) -> None:
+        """Queue an admin request. Sent as operations are."""
         admin = self._current.admin if self._current else None
-        if admin is None:
-            raise RefusedError("an unverified server has no authorized clients")
-        self._output.append(admin.ask(op, arguments, callback))
+        if self.failure is not None:
+            call.fail(self.failure)
+        elif admin is None:
+            call.fail(RefusedError("an unverified server has no authorized clients"))
+        else:
+            admin.queue.append(call)
 
     @property
     def awaited_epoch(self) -> int | None:
         """While catching up: the next epoch whose certificate is missing."""
-        return self.chain.epoch + 1 if self.phase is Phase.CATCHING_UP and self.chain else None
+        return self.chain.epoch + len(self._page) + 1 if self.phase is Phase.CATCHING_UP and self.chain else None
 
     @property
     def role(self) -> Role | None:
@@ -200,32 +211,28 @@ class Session:
 
     @property
     def busy(self) -> bool:
-        """Whether an operation or question waits for an answer."""
+        """Whether an operation or an admin request waits for an answer."""
         return self._current is not None and self._current.busy
 
-    def outcome(self, epoch: int) -> EpochOutcome:
-        """The outcome of an epoch of the current incarnation."""
+    def busy_lines(self) -> list[Lane | AdminLine]:
+        """What calls wait for. Each must settle something from time to time; else abandon it."""
+        return [line for line in self._current.lines() if line.busy] if self._current is not None else []
+
+    def outcome(self, epoch: int, epoch_first: int | None = None) -> EpochOutcome:
+        """The outcome of what ran, in the current incarnation, in `epoch`, or in `epoch_first` to `epoch`."""
         assert self._current is not None
         if self.chain is None:
             return self.outcomes.of_unverified(epoch, self._checkpointed)
-        return self.outcomes.of(self._current.incarnation, epoch, self.chain)
-
-    def abandon(self, error: KVStoreError) -> None:
-        """Fail every waiting call. What is in flight stays known, but is not sent again."""
-        if self._current is not None:
-            _recovery.fail_all(self._current.waiting(), error)
-            for lane in self._current.lanes:
-                lane.queue.clear()
-            if self._current.admin is not None:
-                self._current.admin.fail(error)
-        self._questions.fail_all(error)
+        return self.outcomes.of(self._current.incarnation, epoch, epoch_first or epoch, self.chain)
 
     def fail(self, error: KVStoreError) -> None:
         """Final: every waiting and every later call fails with `error`."""
         if self.failure is None:
             self.failure = error
             self.phase = Phase.OFFLINE
-            self.abandon(error)
+            for line in self._current.lines() if self._current is not None else ():
+                line.abandon(error)
+            self._questions.fail_all(error)
             self.outcomes.fail_all(error)
 
     # Connecting.
@@ -272,7 +279,11 @@ class Session:
             raise ProtocolError(f"thread {lane.thread}: the monitor resumes after {last}, out of range")
         del self._resumes[lane.thread]
         current.turn.after_ts = max(current.turn.after_ts, ts)
-        self.progress_count += _recovery.after_resume(lane, last, Receipt(ts, self.outcome(ts >> 32)))
+
+        def receipt_of(sent: Sent) -> Receipt:
+            return Receipt(ts, self.outcome(ts >> 32, min(sent.epoch_min, ts >> 32)))
+
+        _recovery.after_resume(lane, last, receipt_of)
         self._resumes_answered()
 
     def _resumes_answered(self) -> None:
@@ -293,6 +304,7 @@ class Session:
         assert self._identity is not None
         self.phase = Phase.HELLO
         former = self._current.as_former() if self._current is not None else None
+        self._known_epoch = self.chain.known_epoch if self.chain is not None else 0
         self._hello_secret = self._random_bytes(32)
         public = ephemeral_public(self._hello_secret)
         self._client_hello = encode_client_hello(self._identity, public, self._client_seed, former)
@@ -306,7 +318,7 @@ class Session:
         if self.chain is None:
             self.chain = Chain.since(self._identity, hello.head)
         else:
-            self.chain.claim(hello.head)
+            self.chain.claim(hello.head, self._known_epoch)
         self.phase, self._hello = Phase.CATCHING_UP, hello
         self._catch_up()
 
@@ -331,23 +343,24 @@ class Session:
             raise IdentityError("the server hello holds a useless ephemeral key", {"hello": hello.data}) from error
         former = self._current
         again = self._settle_former(former, hello) if former else []
+        admin_calls = former.admin.end() if former and former.admin else ()
         same_incarnation = former is not None and former.incarnation == hello.incarnation
         after_ts = former.turn.after_ts if former and same_incarnation else 0
         self._current = Current.of_hello(hello, keys, after_ts, self.chain.epoch + 1)
         self.phase = Phase.READY
         for operation in again:
             self.submit(operation)
+        for call in admin_calls:
+            self.ask_admin(call)
 
     def _settle_former(self, former: Current, hello: ServerHello) -> list[Operation]:
         assert self.chain is not None
-        if former.admin is not None:
-            former.admin.fail(OutcomeUnknownError("the session ended: list the clients to see what holds"))
         if former.incarnation == hello.incarnation:
             return _recovery.after_session_gone(former.lanes)
         if hello.former_last is not None and len(hello.former_last) != len(former.lanes):
             raise ProtocolError("server hello: the former session had another number of threads")
-        self.outcomes.incarnation_ended(former.incarnation)
-        certified = EpochOutcome(former.incarnation, hello.head.epoch, 0.0)
+        self.outcomes.incarnation_ended(former.incarnation, self.chain)
+        certified = EpochOutcome(former.incarnation, hello.head.epoch, hello.head.epoch, 0.0)
         certified.settle()
         receipt = Receipt(hello.head.epoch << 32, certified)
         last = self.chain.last_epoch_of(former.incarnation)
@@ -378,22 +391,27 @@ class Session:
         ts = current.lanes[thread].receive(receipt, body[end:], self.outcome)
         if ts > current.turn.after_ts:
             current.turn.after_ts = ts
-        self.progress_count += 1
 
     def _on_certificate(self, body: bytes) -> None:
         unverified = UnverifiedCertificate(body)
         if self.chain is None:
             raise ProtocolError("the server sent a certificate before a hello")
-        certificate = self.chain.extend(unverified)
-        if certificate is None:
+        if unverified.epoch != self.chain.epoch + len(self._page) + 1:
+            self.chain.compare(unverified)
             self._catch_up(unverified.epoch)
             return
-        self._certified(certificate)
-        self._catch_up()
+        self._page.append(unverified)
+        if unverified.epoch >= self._asked_to:
+            self._extend(self.chain)
+            self._catch_up()
 
-    def _certified(self, certificate: Certificate) -> None:
-        assert self.chain is not None
-        self.outcomes.follow(self.chain)
+    def _extend(self, chain: Chain) -> None:
+        """Follow the certificates that came, whose last is the newest or the end of what was asked for."""
+        page, self._page = self._page, []
+        certificate = chain.extend(page)
+        if self.phase is Phase.CATCHING_UP:
+            self.caught_up_count += 1
+        self.outcomes.follow(chain)
         current = self._current
         if current is None:
             return
@@ -411,7 +429,9 @@ class Session:
     def _on_admin_answer(self, body: bytes) -> None:
         if self._current is None or self._current.admin is None:
             raise ProtocolError("the server sent an admin answer that nobody asked for")
-        self._current.admin.answer(body)
+        call, answer = self._current.admin.answer(body)
+        changed = answer.status == 0 and call.op is not AdminOp.LIST and not call.settled
+        call.deliver(answer, Receipt(answer.epoch << 32, self.outcome(answer.epoch)) if changed else None)
 
     # What only the host says.
 

@@ -1,36 +1,43 @@
 """What a client remembers of a monitor between runs: the last certificate, so that a rollback cannot go unnoticed.
 
-A state is a directory with one file per monitor, `<fingerprint>.json`, mode 0600, replaced atomically and synced. An
-older certificate never replaces a newer one, and another chain is refused.
+A state is a directory with one file per monitor, `<fingerprint>.json`, mode 0600, replaced atomically and synced. Several
+clients may share it: an older certificate never replaces a newer one, and a chain on which the remembered certificate is
+not is refused, as far back as a client keeps hashes.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 from kvstore_client._certificates import Certificate, Chain, MountainRange, UnverifiedCertificate
 from kvstore_client._errors import CertificateError, ForkError, ProtocolError, StateError
-from kvstore_client._files import read_private, write_private
+from kvstore_client._files import locked_directory, read_private, write_private
 
 _FORMAT = "zetakv-state-1"
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A certificate, and the range up to and including it, where it is known from epoch 1 on."""
+    """A certificate, and the range up to and including it, where it is known from epoch 1 on.
+
+    `hashes`: of the last certificates of its chain, by epoch, as far as known.
+    """
 
     certificate: Certificate
     mountains: MountainRange | None
+    hashes: Mapping[int, bytes]
 
     @classmethod
     def of(cls, chain: Chain) -> Memory | None:
         if chain.last is None:
             return None
         mountains = chain.mountains
-        return cls(chain.last, MountainRange(mountains.count, mountains.peaks) if mountains else None)
+        copied = MountainRange(mountains.count, mountains.peaks) if mountains else None
+        return cls(chain.last, copied, chain.recent_hashes())
 
 
 class StateFile:
@@ -57,7 +64,7 @@ class StateFile:
             raise StateError(
                 f"{self.path}: damaged. Without it a rollback cannot be noticed; restore it, or delete it to begin anew"
             ) from error
-        return Memory(certificate, mountains)
+        return Memory(certificate, mountains, {certificate.epoch: certificate.hash})
 
     def chain(self) -> Chain | None:
         """The chain to go on with. Raises StateError."""
@@ -66,11 +73,14 @@ class StateFile:
 
     def save(self, memory: Memory) -> None:
         """Remember, unless the file is ahead. Raises ForkError if it is of another chain, StateError."""
+        with locked_directory(self.path.parent):
+            self._save(memory)
+
+    def _save(self, memory: Memory) -> None:
         certificate, known = memory.certificate, self.load()
         if known is not None:
             ours = known.certificate
-            same_epoch_differs = ours.epoch == certificate.epoch and ours.hash != certificate.hash
-            if ours.instance != certificate.instance or same_epoch_differs:
+            if ours.instance != certificate.instance or memory.hashes.get(ours.epoch, ours.hash) != ours.hash:
                 raise ForkError(
                     f"{self.path}: another run of a client has seen another chain of certificates",
                     {"certificate": ours.data, "other_certificate": certificate.data},

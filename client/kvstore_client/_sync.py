@@ -11,11 +11,15 @@ from os import PathLike
 from typing import Any, TypeVar
 
 from kvstore_client._client import KV, connect
+from kvstore_client._errors import ConnectionLostError
 from kvstore_client._keys import ClientKey
 from kvstore_client._messages import AuthorizedClient, Role
 from kvstore_client._receipts import Answer, Attempt, Number, Value, Written
 
 T = TypeVar("T")
+
+END_SECONDS = 5.0
+"""For calls of other threads to end, when the client is closed: they have failed already."""
 
 
 @contextmanager
@@ -51,6 +55,7 @@ def connect_sync(
         finally:
             _wait(loop, connecting.__aexit__(None, None, None))
     finally:
+        _wait(loop, _end_calls())
         _wait(loop, loop.shutdown_asyncgens())
         _wait(loop, loop.shutdown_default_executor())
         loop.call_soon_threadsafe(loop.stop)
@@ -59,7 +64,25 @@ def connect_sync(
 
 
 def _wait(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+    if loop.is_closed():
+        coroutine.close()
+        raise ConnectionLostError("the client is closed")
+    waiting = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    try:
+        return waiting.result()
+    except BaseException:
+        # An interrupted call (Ctrl-C) must not be sent behind the caller's back.
+        waiting.cancel()
+        raise
+
+
+async def _end_calls() -> None:
+    """Let the calls of other threads, which have failed by now, tell so before the loop stops."""
+    calls = asyncio.all_tasks() - {asyncio.current_task()}
+    if calls:
+        _, unfinished = await asyncio.wait(calls, timeout=END_SECONDS)
+        for call in unfinished:
+            call.cancel()
 
 
 class SyncKV:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ def certificates(monitor: Monitor, count: int) -> list[Memory]:
     for _ in range(count):
         monitor.close_epoch()
     verified = [UnverifiedCertificate(data).verify(monitor.identity) for data in monitor.certificates]
-    return [Memory(certificate, None) for certificate in verified]
+    hashes = {certificate.epoch: certificate.hash for certificate in verified}
+    return [Memory(c, None, {e: h for e, h in hashes.items() if e <= c.epoch}) for c in verified]
 
 
 async def test_state_is_kept_between_runs(monitor: Monitor, host: Host, tmp_path: Path) -> None:
@@ -104,12 +106,63 @@ async def test_state_that_cannot_be_written(monitor: Monitor, host: Host, tmp_pa
         async with connect(host.address, monitor.identity.hex(), state=tmp_path / "file"):
             pass
     directory = tmp_path / "state"
-    async with connect(host.address, monitor.identity.hex(), state=directory) as kv:
-        directory.write_text("in the way")
-        host.close_epoch()
-        await eventually(lambda: kv._session.failure is not None)
-        with pytest.raises(StateError):
-            await kv.get(b"k")
+    with pytest.raises(StateError, match="cannot be"):
+        async with connect(host.address, monitor.identity.hex(), state=directory) as kv:
+            directory.write_text("in the way")
+            host.close_epoch()
+            await eventually(lambda: kv._session.failure is not None)
+            with pytest.raises(StateError):
+                await kv.get(b"k")
+
+
+async def test_state_that_cannot_be_written_at_the_end(monitor: Monitor, host: Host, tmp_path: Path) -> None:
+    """A short run hears of it, too: its last save comes after its last call."""
+    directory = tmp_path / "state"
+    with pytest.raises(StateError, match="cannot be"):
+        async with connect(host.address, monitor.identity.hex(), state=directory) as kv:
+            kv._remember = lambda: None  # type: ignore[method-assign]
+            kv._link._on_progress = lambda: None
+            host.close_epoch()
+            await eventually(lambda: kv.epoch == 1)
+            directory.write_text("in the way")
+
+
+def test_state_of_a_run_on_another_branch(monitor: Monitor, tmp_path: Path) -> None:
+    """Another run has remembered a certificate that is not among the former ones of this run."""
+    file = StateFile(tmp_path, monitor.identity)
+    file.save(certificates(monitor, 2)[1])
+    ours = monitor.certificates.pop()
+    monitor.epoch = 2
+    monitor.restart()
+    with pytest.raises(ForkError) as caught:
+        file.save(certificates(monitor, 3)[3])
+    assert caught.value.evidence == {"certificate": ours, "other_certificate": monitor.certificates[3]}
+
+
+def test_saves_at_once_keep_the_newest(monitor: Monitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between another run's look at the file and its replacement, nobody else replaces it."""
+    memories = certificates(monitor, 3)
+    file = StateFile(tmp_path, monitor.identity)
+    looked, go_on = threading.Event(), threading.Event()
+    load = StateFile.load
+
+    def slow_load(self: StateFile) -> Memory | None:
+        known = load(self)
+        if threading.current_thread() is slow:
+            looked.set()
+            go_on.wait(0.3)
+        return known
+
+    monkeypatch.setattr(StateFile, "load", slow_load)
+    slow = threading.Thread(target=file.save, args=(memories[1],))
+    slow.start()
+    assert looked.wait(5)
+    file.save(memories[2])
+    go_on.set()
+    slow.join()
+    known = load(file)
+    assert known is not None
+    assert known.certificate.epoch == 3
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o602])

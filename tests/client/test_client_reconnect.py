@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from blake3 import blake3
 from double import (
     ADMIN,
     ADMIN_ANSWER,
@@ -21,6 +22,7 @@ from double import (
     REQUEST,
     RESUME,
     RESUMED,
+    STATUS_ANSWER,
     Frames,
     Host,
     Monitor,
@@ -33,6 +35,7 @@ from kvstore_client import (
     CertificateTimeoutError,
     ClientKey,
     ConnectionLostError,
+    ForbiddenError,
     NotAppliedError,
     OutcomeUnknownError,
     ProtocolError,
@@ -41,6 +44,8 @@ from kvstore_client import (
     ResultLostError,
     connect,
 )
+from kvstore_client import _certificates, _session
+from kvstore_client._crypto import signed_by
 
 
 def client(host: Host, **options: Any) -> Any:
@@ -504,3 +509,244 @@ async def test_resume_is_sent_to_every_thread(host: Host, kv: KV) -> None:
     await kv.get(b"k")
     assert seen[: host.monitor.threads] == [RESUME] * host.monitor.threads
     assert HELLO not in seen
+
+
+async def test_answer_at_a_resume_that_was_certified_before_a_crash(host: Host, kv: KV) -> None:
+    """The put ran in epoch 2, which was certified; the resume, in epoch 3, only tells that it ran by then."""
+    await prepare(host, kv)
+    host.to_client = drop(RECEIPT)
+    put = asyncio.create_task(kv.put(b"k", b"v"))
+    await eventually(lambda: len(host.monitor.store) == 4)
+    host.to_client = drop(CERTIFICATE)
+    host.close_epoch()
+    host.to_client = honest
+    host.drop_connections()
+    written = await put
+    assert written.epoch == 3
+    host.restart()
+    with pytest.raises(OutcomeUnknownError, match="earlier"):
+        await written.certified()
+    assert (await kv.get(b"k")).value == b"v"
+
+
+async def test_answer_at_a_resume_that_is_lost(host: Host, kv: KV) -> None:
+    await prepare(host, kv)
+    host.to_client = drop(RECEIPT)
+    put = asyncio.create_task(kv.put(b"k", b"v"))
+    await eventually(lambda: len(host.monitor.store) == 4)
+    host.to_client = honest
+    host.drop_connections()
+    written = await put
+    host.restart()
+    with pytest.raises(ProvisionalLostError):
+        await written.certified()
+    assert (await kv.get(b"k")).value is None
+
+
+async def test_resume_without_answers_loses_none(host: Host, kv: KV) -> None:
+    """Nothing was answered in epoch 2, so nothing is lost with it: writes that wait are sent again."""
+    await prepare(host, kv)
+    host.drop_connections()
+    await eventually(lambda: host.connections_count == 2 and kv._session.phase.name == "READY")
+    calls = await in_flight(host, kv, "to_monitor", REQUEST)
+    host.restart()
+    await asyncio.gather(*calls.all())
+    await kv._link.ready()
+    host.close_epoch()
+    await kv.barrier()
+
+
+async def test_host_that_never_answers_on_one_thread(host: Host) -> None:
+    """What waits there fails in time, though others are answered all the while."""
+    async with client(host, timeout=0.3) as kv:
+        keys: dict[int, bytes] = {}
+        for i in range(100):
+            key = b"%d" % i
+            keys.setdefault(blake3(key).digest()[0] * 2 >> 8, key)
+        host.to_monitor = lambda kind, body: (
+            [] if kind == REQUEST and struct.unpack_from("<H", body, 16)[0] == 1 else [(kind, body)]
+        )
+        stuck = asyncio.create_task(kv.put(keys[1], b"v"))
+        async with asyncio.timeout(5):
+            while not stuck.done():
+                await kv.get(keys[0])
+                await asyncio.sleep(0.01)
+        with pytest.raises(ConnectionLostError):
+            await stuck
+
+
+@pytest.mark.parametrize("silent", [GREETING, HELLO_OK, RESUMED, RECEIPT])
+async def test_silent_connection_is_made_again(host: Host, silent: int) -> None:
+    """A connection that has gone dead, in whatever phase, does not stay in the way of the next call."""
+    async with client(host, timeout=0.2) as kv:
+        host.to_client = drop(silent)
+        if silent == HELLO_OK:
+            host.monitor.restart()
+        host.drop_connections()
+        with pytest.raises(ConnectionLostError):
+            await kv.get(b"k")
+        host.to_client = honest
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    assert (await kv.get(b"k")).value is None
+                    break
+                except ConnectionLostError:
+                    continue
+
+
+async def test_answers_that_come_too_late(monitor: Monitor, host: Host) -> None:
+    """A slow host is not taken for a liar: late answers to calls that have failed do no harm."""
+    admin = ClientKey(seed("admin"))
+    monitor.clients[admin.public_key] = (3, b"admin")
+    held: Frames = []
+
+    def hold(kind: int, body: bytes) -> Frames:
+        if kind in (RECEIPT, ADMIN_ANSWER, STATUS_ANSWER):
+            held.append((kind, body))
+            return []
+        return [(kind, body)]
+
+    async with client(host, key=admin, timeout=0.3) as kv:
+        host.to_client = hold
+        calls = [asyncio.create_task(call) for call in (kv.get(b"k"), kv.clients.list(), kv.status())]
+        for call in calls:
+            with pytest.raises(ConnectionLostError):
+                await call
+        host.to_client = honest
+        for frame in held:
+            host.push(*frame)
+        await kv._link.ready()
+        assert len(await kv.clients.list()) == 1
+        assert (await kv.status())["epoch"] == 1
+        assert (await kv.get(b"k")).value is None
+
+
+async def test_cancelled_admin_request(monitor: Monitor, host: Host) -> None:
+    """The next one waits for its turn, and the cancelled one is not sent again."""
+    admin = ClientKey(seed("admin"))
+    monitor.clients[admin.public_key] = (3, b"admin")
+    async with client(host, key=admin) as kv:
+        host.to_client = drop(ADMIN_ANSWER)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await kv.clients.list()
+        listing = asyncio.create_task(kv.clients.list())
+        await asyncio.sleep(0.05)
+        host.to_client = honest
+        host.drop_connections()
+        assert len(await listing) == 1
+        # Never arrived, and given up: its number is used for something harmless.
+        host.to_monitor = drop(ADMIN)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await kv.clients.remove(admin.public_key)
+        host.to_monitor = honest
+        host.drop_connections()
+        assert len(await kv.clients.list()) == 1
+        assert len(await kv.clients.list()) == 1
+
+
+async def test_admin_request_that_was_not_sent_survives_a_restart(monitor: Monitor, host: Host) -> None:
+    admin = ClientKey(seed("admin"))
+    monitor.clients[admin.public_key] = (3, b"admin")
+    async with client(host, key=admin) as kv:
+        host.to_client = drop(ADMIN_ANSWER)
+        first = asyncio.create_task(kv.clients.remove(bytes(32)))
+        second = asyncio.create_task(kv.clients.list())
+        await asyncio.sleep(0.05)
+        host.to_client = honest
+        host.restart()
+        with pytest.raises(OutcomeUnknownError):
+            await first
+        assert len(await second) == 1
+
+
+async def test_call_that_is_cancelled_while_it_waits_is_never_sent(host: Host, kv: KV) -> None:
+    await host.stop()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await kv.put(b"k", b"v")
+    await host.listen()
+    assert (await kv.get(b"k")).value is None
+    assert len(host.requests) == 1
+
+
+async def test_certificate_that_overtakes_a_hello(host: Host, kv: KV) -> None:
+    """An honest service may certify an epoch between the monitor's hello and its arrival."""
+    await prepare(host, kv)
+
+    def overtake(kind: int, body: bytes) -> Frames:
+        if kind == HELLO_OK:
+            return [(CERTIFICATE, host.monitor.close_epoch()), (kind, body)]
+        return [(kind, body)]
+
+    host.to_client = overtake
+    host.restart()
+    assert (await kv.get(b"kept")).value == b"2"
+    assert kv.epoch == 2
+
+
+async def test_loss_while_a_barrier_waits_is_reported_once(host: Host, kv: KV) -> None:
+    await prepare(host, kv)
+    await kv.put(b"k", b"v")
+    barrier = asyncio.create_task(kv.barrier())
+    await asyncio.sleep(0)
+    host.restart()
+    with pytest.raises(ProvisionalLostError):
+        await barrier
+    await kv.barrier()
+
+
+async def test_long_absence(host: Host, kv: KV, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Certificates are asked for by the page, and the last signature of each vouches for the page."""
+    monkeypatch.setattr(_session, "CERTIFICATES_MAX", 16)
+    checked: list[bytes] = []
+
+    def counted(*arguments: bytes) -> bool:
+        checked.append(arguments[1])
+        return signed_by(*arguments)
+
+    monkeypatch.setattr(_certificates, "signed_by", counted)
+    await prepare(host, kv)
+    host.monitor.restart()
+    for _ in range(40):
+        host.monitor.close_epoch()
+    checked.clear()
+    host.drop_connections()
+    assert (await kv.get(b"kept")).value == b"2"
+    assert kv.epoch == 41
+    assert len(checked) == 3
+    assert kv._session.chain is not None
+    assert kv._session.chain.mountains is not None
+
+
+async def test_slow_catching_up_is_waited_for(host: Host, kv: KV, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as pages of certificates come, no call gives up."""
+    monkeypatch.setattr(_session, "CERTIFICATES_MAX", 1)
+    await prepare(host, kv)
+    kv._link._timeout_seconds = 0.4
+    host.monitor.restart()
+    for _ in range(6):
+        host.monitor.close_epoch()
+    pages: list[bytes] = []
+
+    def slowly(kind: int, body: bytes) -> Frames:
+        if kind == CERTIFICATE:
+            pages.append(body)
+            asyncio.get_running_loop().call_later(0.15, host_push, body)
+            return []
+        return [(kind, body)]
+
+    def host_push(body: bytes) -> None:
+        to_client, host.to_client = host.to_client, honest
+        host.push(CERTIFICATE, body)
+        host.to_client = to_client
+
+    host.to_client = slowly
+    host.drop_connections()
+    status = asyncio.create_task(kv.clients.list())
+    assert (await kv.get(b"kept")).value == b"2"
+    assert len(pages) == 6
+    with pytest.raises(ForbiddenError):
+        await status

@@ -114,7 +114,7 @@ def lane_with_request(call: Collector) -> Lane:
 
 def receive(lane: Lane, frame_body: bytes) -> int:
     end = 4 + int.from_bytes(frame_body[:4], "little")
-    return lane.receive(frame_body[4:end], frame_body[end:], lambda epoch: EpochOutcome(b"", epoch, 1.0))
+    return lane.receive(frame_body[4:end], frame_body[end:], lambda epoch: EpochOutcome(b"", epoch, epoch, 1.0))
 
 
 def test_receipt() -> None:
@@ -216,7 +216,7 @@ def test_certificates() -> None:
     chain = Chain(identity, bytes.fromhex(vector["instance"]), 0, MountainRange())
     for entry in vector["chain"]:
         assert mountains.root().hex() == entry["range_root"]
-        certificate = chain.extend(UnverifiedCertificate(bytes.fromhex(entry["certificate"])))
+        certificate = chain.extend([UnverifiedCertificate(bytes.fromhex(entry["certificate"]))])
         assert certificate is not None
         assert (certificate.epoch, certificate.hash.hex()) == (entry["epoch"], entry["hash"])
         mountains.append(certificate.hash)
