@@ -47,8 +47,8 @@ class _Wait:
 
 
 class Link:
-    """`timeout_seconds`: when the calls of one thread wait as long without any answer, the connection is made again; and
-    as long again, they fail. `on_progress` is called after every input."""
+    """`timeout_seconds`: when the calls of one thread wait as long without any answer, the connection is made again;
+    after as long again, they fail. `on_progress` is called after every input."""
 
     def __init__(
         self,

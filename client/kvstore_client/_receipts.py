@@ -96,8 +96,9 @@ class Answer:
         """Wait until the monitor has certified this answer: from then on it is linearizable and durable.
 
         Raises CertificateTimeoutError after `timeout` seconds (default: the client's `certificate_timeout`),
-        ProvisionalLostError if the server restarted first (OutcomeUnknownError if nobody can say whether the operation
-        was certified by then), ConnectionLostError if the client was closed first, or the IntegrityError that was found.
+        ProvisionalLostError if the server restarted first (OutcomeUnknownError if it is unknown whether the operation
+        was certified by then), ConnectionLostError if the client was closed first, or the IntegrityError that was
+        found.
         """
         await self.receipt.outcome.wait(timeout)
 

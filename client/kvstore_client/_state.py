@@ -1,8 +1,8 @@
 """What a client remembers of a monitor between runs: the last certificate, so that a rollback cannot go unnoticed.
 
-A state is a directory with one file per monitor, `<fingerprint>.json`, mode 0600, replaced atomically and synced. Several
-clients may share it: an older certificate never replaces a newer one, and a chain on which the remembered certificate is
-not is refused, as far back as a client keeps hashes.
+A state is a directory with one file per monitor, `<fingerprint>.json`, mode 0600, replaced atomically and synced.
+Several clients may share it: an older certificate never replaces a newer one, and a chain that does not hold the
+remembered certificate is refused, as far back as a client keeps hashes.
 """
 
 from __future__ import annotations

@@ -342,6 +342,39 @@ async def test_certificates_withheld_while_connecting(host: Host) -> None:
             pass
 
 
+async def test_changed_certificate_among_many(host: Host, kv: KV) -> None:
+    """Of a run of certificates only the last signature is looked at; the hashes tell of a change before it."""
+    host.to_client = lambda kind, body: [] if kind == CERTIFICATE else [(kind, body)]
+    for _ in range(5):
+        host.close_epoch()
+    changed = bytearray(host.monitor.certificates[2])
+    changed[20] ^= 1
+    host.to_client = lambda kind, body: (
+        [(kind, bytes(changed))] if kind == CERTIFICATE and body == host.monitor.certificates[2] else [(kind, body)]
+    )
+    host.close_epoch()
+    error = await failed(kv, CertificateError)
+    assert isinstance(error, CertificateError)
+    assert error.evidence == {"certificate": bytes(changed)}
+    assert kv.epoch == 0
+
+
+async def test_many_certificates_of_another_branch(host: Host, kv: KV) -> None:
+    """A run that hangs together, and is signed, but does not go on where this client is."""
+    host.close_epoch()
+    await eventually(lambda: kv.epoch == 1)
+    ours = host.monitor.certificates.pop()
+    host.monitor.epoch = 1
+    host.monitor.incarnation = bytes(16)
+    for _ in range(4):
+        host.monitor.close_epoch()
+    host.close_epoch()
+    error = await failed(kv, ForkError)
+    assert isinstance(error, ForkError)
+    assert error.evidence == {"certificate": ours, "other_certificate": host.monitor.certificates[1]}
+    assert kv.epoch == 1
+
+
 async def test_head_that_is_not_the_certificate(host: Host) -> None:
     """The monitor's signed hello names another certificate than the one that the host shows, also signed."""
     host.monitor.close_epoch()

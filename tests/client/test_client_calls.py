@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from double import RECEIPT, Frames, Host, Monitor, eventually, seed
+from double import RECEIPT, STATUS_ANSWER, Frames, Host, Monitor, eventually, seed
 from kvstore_client import (
     KV,
     AuthorizedClient,
@@ -22,6 +24,7 @@ from kvstore_client import (
     ProtocolError,
     RefusedError,
     Role,
+    SyncKV,
     TooLongError,
     UnknownKeyError,
     connect,
@@ -378,6 +381,86 @@ async def test_blocking_client(monitor: Monitor, host: Host) -> None:
     closing = asyncio.create_task(close_epochs())
     await asyncio.to_thread(_use_blocking, host.address, monitor.identity.hex(), admin)
     closing.cancel()
+
+
+async def test_certified_error(host: Host) -> None:
+    """That a value is no number is an answer, too: with `certified=True` it is raised when it is certified."""
+    async with client(host, certificate_timeout=0.2) as kv:
+        await kv.put(b"text", b"x")
+        with pytest.raises(NotANumberError) as caught:
+            await kv.increment(b"text")
+        assert caught.value.receipt is not None
+        assert not caught.value.receipt.outcome.settled
+        with pytest.raises(CertificateTimeoutError):
+            await kv.increment(b"text", certified=True)
+        waiting = asyncio.create_task(kv.increment(b"text", certified=True))
+        await asyncio.sleep(0.05)
+        host.close_epoch()
+        with pytest.raises(NotANumberError):
+            await waiting
+
+
+@pytest.mark.parametrize("delta", [1.5, "1", None])
+async def test_only_integers(host: Host, delta: Any) -> None:
+    async with client(host) as kv:
+        with pytest.raises(TypeError, match="int"):
+            await kv.increment(b"n", delta)
+
+
+async def test_status_that_is_nested_without_end(host: Host) -> None:
+    async with client(host) as kv:
+        host.to_client = lambda kind, body: [(kind, b"[" * 100_000 if kind == STATUS_ANSWER else body)]
+        with pytest.raises(ProtocolError, match="status"):
+            await kv.status()
+
+
+async def test_name_that_is_no_host(monitor: Monitor) -> None:
+    """The error says what is wrong, not only that something is."""
+    with pytest.raises(ConnectionLostError, match="label"):
+        async with connect("a" * 70 + ":1", monitor.identity.hex(), timeout=0.2):
+            pass
+
+
+async def test_blocking_client_that_is_closed_under_a_waiting_thread(host: Host) -> None:
+    host.to_client = lambda kind, body: [] if kind == RECEIPT else [(kind, body)]
+
+    def use() -> SyncKV:
+        with ThreadPoolExecutor(1) as pool:
+            with connect_sync(host.address, host.monitor.identity.hex(), timeout=30) as kv:
+                waiting = pool.submit(kv.get, b"k")
+                while not host.requests:
+                    time.sleep(0.01)
+            with pytest.raises(ConnectionLostError, match="closed"):
+                waiting.result(5)
+        return kv
+
+    kv = await asyncio.to_thread(use)
+    with pytest.raises(ConnectionLostError, match="closed"):
+        kv.get(b"k")
+
+
+async def test_interrupted_call_of_the_blocking_client(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a call waits for a connection: it is not sent later."""
+
+    def use() -> None:
+        with connect_sync(host.address, host.monitor.identity.hex(), timeout=5) as kv:
+            asyncio.run_coroutine_threadsafe(host.stop(), loop).result()
+            result = Future.result
+
+            def interrupted(future: Future[Any], timeout: float | None = None) -> Any:
+                monkeypatch.setattr(Future, "result", result)
+                time.sleep(0.05)
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(Future, "result", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                kv.put(b"k", b"v")
+            asyncio.run_coroutine_threadsafe(host.listen(), loop).result()
+            assert kv.get(b"k").value is None
+
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(use)
+    assert len(host.requests) == 1
 
 
 def test_blocking_client_without_a_server() -> None:

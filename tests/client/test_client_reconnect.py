@@ -42,9 +42,10 @@ from kvstore_client import (
     ProvisionalLostError,
     ReceiptError,
     ResultLostError,
+    _certificates,
+    _session,
     connect,
 )
-from kvstore_client import _certificates, _session
 from kvstore_client._crypto import signed_by
 
 
