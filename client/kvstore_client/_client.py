@@ -306,6 +306,8 @@ class KV:
                         return await self._ask_once(kind, frame)
                     except ConnectionLostError:
                         self._check()
+        except CertificateTimeoutError:
+            raise
         except TimeoutError:
             raise ConnectionLostError(f"the server did not answer within {self._timeout_seconds:g} s") from None
 

@@ -10,6 +10,9 @@ from kvstore_client._messages import FormerSession, Role, ServerHello
 from kvstore_client._operations import Operation
 from kvstore_client._questions import AdminLine
 
+ADMIN_LINE = -1
+"""Number of the administration among the lines, where lanes have those of their threads."""
+
 
 @dataclass(slots=True)
 class Current:
@@ -42,11 +45,21 @@ class Current:
 
     @property
     def busy(self) -> bool:
-        return any(line.busy for line in self.lines())
+        return any(line.busy for line in self.lines().values())
 
-    def lines(self) -> list[Lane | AdminLine]:
-        """What settles calls, each at its own pace."""
-        return [*self.lanes, self.admin] if self.admin is not None else [*self.lanes]
+    def lines(self) -> dict[int, Lane | AdminLine]:
+        """What settles calls, each at its own pace: lanes by thread, and the administration."""
+        lines: dict[int, Lane | AdminLine] = dict(enumerate(self.lanes))
+        if self.admin is not None:
+            lines[ADMIN_LINE] = self.admin
+        return lines
+
+    def count_on(self, former: Current) -> None:
+        """Go on with the counts of the former session's lines: that there is a new session settles nothing."""
+        former_lines = former.lines()
+        for number, line in self.lines().items():
+            if number in former_lines:
+                line.settled_count = former_lines[number].settled_count
 
     def explains_rejection(self, thread: int, sequence: int) -> bool:
         """Whether a rejection is of an admin request that was sent twice, the first of which may have run."""

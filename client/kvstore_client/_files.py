@@ -56,14 +56,15 @@ def locked_directory(path: Path) -> Iterator[None]:
 
     Raises StateError. Without effect where the system has no `flock`.
     """
+    descriptor = None
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_RDONLY) if fcntl is not None else None
-    except OSError as error:
-        raise StateError(f"{path}: cannot be used: {error.strerror}") from error
-    try:
-        if descriptor is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if fcntl is not None:
+                descriptor = os.open(path, os.O_RDONLY)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            raise StateError(f"{path}: cannot be locked: {error.strerror}") from error
         yield
     finally:
         if descriptor is not None:

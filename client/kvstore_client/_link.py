@@ -70,7 +70,7 @@ class Link:
         self._flush_scheduled = False
         self._waiters: set[asyncio.Future[None]] = set()
         self._last_error: Exception | None = None
-        self._waits: dict[Lane | AdminLine, _Wait] = {}
+        self._waits: dict[int, _Wait] = {}
         self._runner = self._loop.create_task(self._run())
         self._watchdog = self._loop.call_later(timeout_seconds / _WATCHES, self._watch)
 
@@ -151,25 +151,25 @@ class Link:
         interval = self._timeout_seconds / _WATCHES
         self._watchdog = self._loop.call_later(interval, self._watch)
         session, now = self._session, self._loop.time()
-        waits: dict[Lane | AdminLine, _Wait] = {}
-        stuck: list[Lane | AdminLine] = []
-        for line in session.busy_lines():
-            settled_count, wait = line.settled_count + session.caught_up_count, self._waits.get(line)
+        waits: dict[int, _Wait] = {}
+        stuck: dict[int, Lane | AdminLine] = {}
+        for number, line in session.busy_lines().items():
+            settled_count, wait = line.settled_count + session.caught_up_count, self._waits.get(number)
             if wait is None or wait.settled_count != settled_count:
                 # It may have begun to wait right after the last look.
                 wait = _Wait(settled_count, now - interval)
             elif now - wait.since >= self._timeout_seconds:
-                stuck.append(line)
-            waits[line] = wait
+                stuck[number] = line
+            waits[number] = wait
         self._waits = waits
         if not stuck:
             return
         missing, connected = self._what_is_missing(), session.phase is Phase.READY
-        for line in stuck:
-            if connected and not waits[line].tried_again:
-                waits[line] = _Wait(waits[line].settled_count, now, tried_again=True)
+        for number, line in stuck.items():
+            if connected and not waits[number].tried_again:
+                waits[number] = _Wait(waits[number].settled_count, now, tried_again=True)
             else:
-                del waits[line]
+                del waits[number]
                 line.abandon(missing)
         # An answer that comes later, on this connection, would find nobody.
         self._abort()

@@ -92,6 +92,10 @@ class Answer:
     def is_certified(self) -> bool:
         return self.receipt.outcome.settled and self.receipt.outcome.error is None
 
+    def __bool__(self) -> bool:
+        """Raises TypeError, since `if await kv.insert(...)` would always hold."""
+        raise TypeError(f"{type(self).__name__} is neither true nor false: look at its fields, or at is_certified")
+
     async def certified(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the timeout's error names the epoch
         """Wait until the monitor has certified this answer: from then on it is linearizable and durable.
 

@@ -214,9 +214,10 @@ class Session:
         """Whether an operation or an admin request waits for an answer."""
         return self._current is not None and self._current.busy
 
-    def busy_lines(self) -> list[Lane | AdminLine]:
-        """What calls wait for. Each must settle something from time to time; else abandon it."""
-        return [line for line in self._current.lines() if line.busy] if self._current is not None else []
+    def busy_lines(self) -> dict[int, Lane | AdminLine]:
+        """What calls wait for, by number, over all sessions. Abandon what settles nothing for too long."""
+        lines = self._current.lines() if self._current is not None else {}
+        return {number: line for number, line in lines.items() if line.busy}
 
     def outcome(self, epoch: int, epoch_first: int | None = None) -> EpochOutcome:
         """The outcome of what ran, in the current incarnation, in `epoch`, or in `epoch_first` to `epoch`."""
@@ -230,7 +231,7 @@ class Session:
         if self.failure is None:
             self.failure = error
             self.phase = Phase.OFFLINE
-            for line in self._current.lines() if self._current is not None else ():
+            for line in self.busy_lines().values():
                 line.abandon(error)
             self._questions.fail_all(error)
             self.outcomes.fail_all(error)
@@ -347,6 +348,8 @@ class Session:
         same_incarnation = former is not None and former.incarnation == hello.incarnation
         after_ts = former.turn.after_ts if former and same_incarnation else 0
         self._current = Current.of_hello(hello, keys, after_ts, self.chain.epoch + 1)
+        if former is not None:
+            self._current.count_on(former)
         self.phase = Phase.READY
         for operation in again:
             self.submit(operation)
@@ -369,10 +372,11 @@ class Session:
 
     def _adopt_unverified(self, greeting: Greeting) -> None:
         again: list[Operation] = []
-        if self._current is not None:
+        former, self._current = self._current, Current.of_unverified(greeting.workers)
+        if former is not None:
             self.outcomes.fail_all(OutcomeUnknownError("the connection to the unverified server was lost"))
-            again = _recovery.after_session_gone(self._current.lanes)
-        self._current = Current.of_unverified(greeting.workers)
+            again = _recovery.after_session_gone(former.lanes)
+            self._current.count_on(former)
         self._checkpointed = 0
         self.phase = Phase.READY
         for operation in again:

@@ -400,6 +400,14 @@ async def test_certified_error(host: Host) -> None:
             await waiting
 
 
+async def test_answers_are_neither_true_nor_false(host: Host) -> None:
+    """`if await kv.insert(...)` looks like a test of whether it applied."""
+    async with client(host) as kv:
+        for answer in (await kv.insert(b"k", b"v"), await kv.get(b"none")):
+            with pytest.raises(TypeError, match="look at its fields"):
+                bool(answer)
+
+
 @pytest.mark.parametrize("delta", [1.5, "1", None])
 async def test_only_integers(host: Host, delta: Any) -> None:
     async with client(host) as kv:

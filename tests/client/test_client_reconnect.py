@@ -576,6 +576,22 @@ async def test_host_that_never_answers_on_one_thread(host: Host) -> None:
             await stuck
 
 
+async def test_host_that_gives_new_sessions_in_place_of_answers(host: Host) -> None:
+    """A new session is no answer: what waits fails in time."""
+
+    def lie(kind: int, body: bytes) -> Frames:
+        if kind == RESUMED:
+            return [(REJECTED, body[:8] + body[12:14] + bytes(8) + b"\1")]
+        return [] if kind == RECEIPT else [(kind, body)]
+
+    async with client(host, timeout=0.2) as kv:
+        host.to_client = lie
+        async with asyncio.timeout(5):
+            with pytest.raises(ConnectionLostError):
+                await kv.get(b"k")
+        assert len(host.monitor.sessions) > 1
+
+
 @pytest.mark.parametrize("silent", [GREETING, HELLO_OK, RESUMED, RECEIPT])
 async def test_silent_connection_is_made_again(host: Host, silent: int) -> None:
     """A connection that has gone dead, in whatever phase, does not stay in the way of the next call."""
