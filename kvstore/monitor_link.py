@@ -12,7 +12,7 @@ from kvstore.messages import Monitor
 
 PROTOCOL_VERSION: Final = 1
 
-_LOG_OPEN: Final = struct.Struct("<HH")
+_LOG_OPEN: Final = struct.Struct("<HH16s")
 
 
 class MonitorLostError(Exception):
@@ -40,9 +40,9 @@ class LogLink:
         self._outputs: asyncio.Future[bytes] | None = None
         self._gone: str | None = None
 
-    async def connect(self, address: str, thread: int) -> None:
+    async def connect(self, address: str, thread: int, incarnation: bytes) -> None:
         await connect_monitor(address, self._protocol)
-        self._protocol.send(Monitor.LOG_OPEN, _LOG_OPEN.pack(PROTOCOL_VERSION, thread))
+        self._protocol.send(Monitor.LOG_OPEN, _LOG_OPEN.pack(PROTOCOL_VERSION, thread, incarnation))
 
     async def exchange(self, log: bytes) -> bytes:
         """Send whole entries, return their outputs. Raises MonitorLostError."""

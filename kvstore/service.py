@@ -31,6 +31,9 @@ class ServiceEvents(Protocol):
     def service_fault(self, text: str) -> None:
         """The service cannot go on, for a reason that is no violation."""
 
+    def monitor_lost(self, text: str) -> None:
+        """The monitor is gone, without a violation."""
+
     def service_violated(self, violation: Violation) -> None: ...
     def service_quiet(self) -> None:
         """Every worker has answered what was in flight."""
@@ -75,7 +78,8 @@ class Service:
         self._epochs = Epochs(
             open_epoch=first_epoch, workers=config.workers, verified=config.verified, certificate=certificate
         )
-        return {"epoch": first_epoch, "certificate": certificate.hex()}
+        incarnation = b"" if started is None else started.incarnation
+        return {"epoch": first_epoch, "certificate": certificate.hex(), "incarnation": incarnation.hex()}
 
     async def run_epochs(self) -> None:
         """Cut the epoch every `epoch_ms`, if something waits for it. Runs until cancelled."""
@@ -171,7 +175,7 @@ class Service:
 
     def monitor_lost(self, text: str) -> None:
         if self.violation is None:
-            self._events.service_fault(text)
+            self._events.monitor_lost(text)
 
     def _violated(self, violation: Violation) -> None:
         if self.violation is not None:

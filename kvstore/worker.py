@@ -82,18 +82,19 @@ class Worker:
             key_bytes_max=serve.key_bytes_max,
             value_bytes_max=serve.value_bytes_max,
         )
-        self._port = ClientPort(self, greeting)
+        ungreeted_max = limits.UNGREETED_FRAME_BYTES_MAX if serve.verified else limits.FRAME_BYTES_MAX
+        self._port = ClientPort(self, greeting, ungreeted_max)
         self._peers = Peers(
             [config.peer_socket(index) for index in range(serve.workers)], self._peer_request, self._peer_answer
         )
-        self._peer_links: dict[FrameProtocol, int] = {}
-        self._links_by_number: dict[int, FrameProtocol] = {}
         self._asked: dict[int, tuple[int, int]] = {}
         self._tokens = 0
         self._failed: Violation | None = None
         self._accepting = True
         self._active_reported = 0
         self._urgent_reported = 0
+        self._checkpointing = False
+        self._held = False
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         # Set by `begin`.
@@ -111,7 +112,7 @@ class Worker:
         if certificate := bytes.fromhex(begin["certificate"]):
             self._archive.set_newest(self._open_epoch - 1, certificate)
         if serve.verified:
-            await self._monitor.connect(begin["monitor"], config.index)
+            await self._monitor.connect(begin["monitor"], config.index, bytes.fromhex(begin["incarnation"]))
             prover = Prover(
                 thread=config.index,
                 threads=serve.workers,
@@ -216,8 +217,8 @@ class Worker:
     def _durable(self, epoch: int) -> None:
         self._store.refresh()
         self._engine.release_checkpoint()
-        if self._engine.dirty_bytes < limits.DIRTY_BYTES_MAX:
-            self._port.hold(False)
+        self._checkpointing = False
+        self._after_round()
         if not self._config.serve.verified:
             self._port.broadcast(pack_frame(Server.CHECKPOINT, EPOCH.pack(epoch)), greeted_only=False)
 
@@ -243,31 +244,38 @@ class Worker:
     # --- rounds ---
 
     def _handed_over(self, epoch: int) -> None:
+        self._checkpointing = True
         rows = self._engine.take_checkpoint()
         self._checkpointer.send(Rows.CHECKPOINT, ROWS.pack(epoch, self._config.index), rows)
         self._control.send(FromChild.HANDED_OVER, EPOCH.pack(epoch))
         self._open_epoch = epoch + 1
 
     def _after_round(self) -> None:
+        dirty_bytes = self._engine.dirty_bytes
+        self._hold(dirty_bytes > limits.DIRTY_BYTES_MAX)
         if self._rounds.cutting:
             return
         if self._engine.active and self._active_reported < self._open_epoch:
             self._active_reported = self._open_epoch
             self._control.send(FromChild.ACTIVE, EPOCH.pack(self._open_epoch))
-        dirty_bytes = self._engine.dirty_bytes
-        soon = dirty_bytes > limits.DIRTY_BYTES_SOON or self._engine.cut_wanted
-        if soon and self._urgent_reported < self._open_epoch:
+        # While a checkpoint is on its way its rows count as dirty, too, and no cut would make it go sooner.
+        many = dirty_bytes > limits.DIRTY_BYTES_SOON and not self._checkpointing
+        if (many or self._engine.cut_wanted) and self._urgent_reported < self._open_epoch:
             self._urgent_reported = self._open_epoch
             self._control.send(FromChild.URGENT, EPOCH.pack(self._open_epoch))
-        if dirty_bytes > limits.DIRTY_BYTES_MAX:
-            self._port.hold(True)
+
+    def _hold(self, held: bool) -> None:
+        if held != self._held:
+            self._held = held
+            self._port.hold(held)
+            self._peers.hold(held)
 
     def _deliver(self, origin: int, frame: bytes) -> None:
-        link_number, connection = divmod(origin, 1 << 32)
-        if link_number == _OWN:
+        link, connection = divmod(origin, 1 << 32)
+        if link == _OWN:
             self._answer(connection, frame)
-        elif (link := self._links_by_number.get(link_number)) is not None:
-            Peers.answer(link, connection, frame)
+        else:
+            self._peers.answer(link, connection, frame)
 
     # --- clients ---
 
@@ -350,7 +358,7 @@ class Worker:
     def _adopt(self, connection: Connection, session: int) -> None:
         if session not in connection.sessions:
             connection.sessions.add(session)
-            connection.greeted = True
+            connection.greet()
             self._control.send(FromChild.SESSION_FOUND, SESSION.pack(session))
 
     async def _list_keys(self, number: int, after: bytes, at_most: int) -> None:
@@ -365,20 +373,15 @@ class Worker:
             if connection is None:
                 self._control.send(FromChild.SESSION_LOST, SESSION.pack(session))
             else:
-                connection.greeted = True
+                connection.greet()
                 connection.sessions.add(session)
         if connection is not None:
             connection.answer(frame)
 
     # --- peers ---
 
-    def _peer_request(self, link: FrameProtocol, connection: int, kind: int, body: bytes) -> None:
-        number = self._peer_links.get(link)
-        if number is None:
-            number = len(self._peer_links) + 1
-            self._peer_links[link] = number
-            self._links_by_number[number] = link
-        self._submit(number << 32 | connection, kind, body)
+    def _peer_request(self, link: int, connection: int, kind: int, body: bytes) -> None:
+        self._submit(link << 32 | connection, kind, body)
 
     def _peer_answer(self, connection: int, frame: bytes) -> None:
         self._answer(connection, frame)

@@ -100,7 +100,9 @@ async def test_second_control_connection(launch: Launch) -> None:
 async def test_second_log_connection(launch: Launch) -> None:
     service = await launch(through_proxy=True)
     reader, writer = await open_stream(service.proxy.monitor)
-    writer.write(Frame(Monitor.LOG_OPEN, b"\x01\x00\x00\x00").packed())
+    status = await service.status()
+    incarnation = bytes.fromhex(status.json()["incarnation"])
+    writer.write(Frame(Monitor.LOG_OPEN, b"\x01\x00\x00\x00" + incarnation).packed())
     writer.write(Frame(Monitor.LOG, b"\xff").packed())
     while (answer := await read_frame(reader)) is not None:
         assert answer.kind != Monitor.OUTPUTS

@@ -6,7 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use zetakv_verifier::clocks::THREADS_MAX;
-use zetakv_verifier::codec::Reader;
+use zetakv_verifier::codec::{Malformed, Reader};
+use zetakv_verifier::entry::ThreadId;
 use zetakv_verifier::violation::{Violation, ViolationCode};
 
 use crate::control;
@@ -24,8 +25,8 @@ use crate::wire::{VERSION, kind, read_message};
 const CONNECTIONS_MAX: usize = THREADS_MAX + 1 + 16;
 /// How long a connection may take to say what it is for.
 const GREETING_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Bytes of the body of the first message at the most: a version and a thread.
-const GREETING_BYTES_MAX: usize = 4;
+/// Bytes of the body of the first message at the most: a version, a thread and an incarnation.
+const GREETING_BYTES_MAX: usize = 20;
 /// How long a new control connection waits for the one before it, whose threads may be finishing their last piece of log.
 const TAKEOVER_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Pause between two looks at whether it is gone.
@@ -121,19 +122,22 @@ impl Monitor {
 
         let mut reader = Reader::new(&body);
         let version = reader.u16().ok();
-        let refusal = match (greeting, version, reader.u16().ok()) {
+        let seat_named = read_seat(&mut reader);
+        let refusal = match (greeting, version, seat_named) {
             (None, ..) => return Ok(()),
-            (Some(kind::CONTROL), Some(VERSION), None) => match self.take_register() {
+            (Some(kind::CONTROL), Some(VERSION), Err(Malformed)) => match self.take_register() {
                 Some(mut register) => return control::serve(self, &mut **register, stream),
                 None => "there is a control connection already",
             },
-            (Some(kind::LOG_CONNECTION), Some(VERSION), Some(thread)) => match self.seats.take(thread, stream)? {
-                Some(seat) => {
-                    seat.serve(stream, self);
-                    return Ok(());
+            (Some(kind::LOG_CONNECTION), Some(VERSION), Ok((thread, incarnation))) => {
+                match self.seats.take(thread, &incarnation, stream)? {
+                    Some(seat) => {
+                        seat.serve(stream, self);
+                        return Ok(());
+                    }
+                    None => "no such verifier thread runs in this incarnation, or it has its log connection already",
                 }
-                None => "no such verifier thread is running, or it has its log connection already",
-            },
+            }
             _ => "the first message must be control or log, of version 1",
         };
         log(format_args!("a connection is refused: {refusal}"));
@@ -153,4 +157,9 @@ impl Monitor {
             thread::sleep(TAKEOVER_PAUSE);
         }
     }
+}
+
+/// What the first message of a log connection names.
+fn read_seat(reader: &mut Reader<'_>) -> Result<(ThreadId, IncarnationId), Malformed> {
+    Ok((reader.u16()?, *reader.array()?))
 }

@@ -96,11 +96,17 @@ impl Seats {
         lock(&self.0).free = seats.into_iter().map(Some).collect();
     }
 
-    /// Take a thread's seat for a connection. `None`: there is no such thread now, or its seat is taken.
-    pub fn take(&self, thread: ThreadId, connection: &Stream) -> Result<Option<Seat>, Error> {
+    /// Take a thread's seat for a connection. `None`: there is no such thread in this incarnation, or its seat is taken.
+    ///
+    /// A worker names its incarnation, because one that a crashed host has left behind must not sit down among those of the next.
+    pub fn take(&self, thread: ThreadId, of: &IncarnationId, connection: &Stream) -> Result<Option<Seat>, Error> {
         let handle = connection.try_clone()?;
         let mut seating = lock(&self.0);
-        let seat = seating.free.get_mut(usize::from(thread)).and_then(Option::take);
+        let is_of = |seat: &mut Seat| seat.incarnation == *of;
+        let seat = seating
+            .free
+            .get_mut(usize::from(thread))
+            .and_then(|seat| seat.take_if(is_of));
         if seat.is_some() {
             seating.connections.push(handle);
         }

@@ -82,6 +82,7 @@ impl Control {
             open: body[68] == 1,
             certificate: body[69..].to_vec(),
         };
+        monitor.incarnation.set(started.incarnation);
         (control, started)
     }
 
@@ -120,7 +121,9 @@ pub struct Log {
 impl Log {
     pub fn open(monitor: &MonitorProcess, thread: u16) -> Self {
         let mut connection = Connection::open(monitor);
-        connection.send(kind::LOG_CONNECTION, &[&1u16.to_le_bytes(), &thread.to_le_bytes()]);
+        let incarnation = monitor.incarnation.get();
+        let parts: [&[u8]; 3] = [&1u16.to_le_bytes(), &thread.to_le_bytes(), &incarnation];
+        connection.send(kind::LOG_CONNECTION, &parts);
         Self { connection }
     }
 

@@ -1,5 +1,6 @@
 //! The real binary, on a Unix socket, with a state directory that outlives it for one test.
 
+use std::cell::Cell;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -45,6 +46,8 @@ pub struct MonitorProcess {
     pub fingerprint: [u8; 32],
     /// The line that it printed when it was ready.
     pub ready: String,
+    /// The last incarnation that was started.
+    pub incarnation: Cell<[u8; 16]>,
     socket: PathBuf,
 }
 
@@ -95,6 +98,7 @@ impl MonitorProcess {
             child,
             fingerprint,
             ready,
+            incarnation: Cell::default(),
             socket: socket.to_owned(),
         }
     }

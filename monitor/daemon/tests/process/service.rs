@@ -391,6 +391,13 @@ fn one_control_connection_at_a_time() {
     );
     let (control, _) = Control::start(&monitor, 1, &[]);
     assert_eq!(refused(Control::open(&monitor).connection), BAD_HOST_MESSAGE);
+    let incarnation = monitor.incarnation.replace([7; 16]);
+    assert_eq!(
+        refused(Log::open(&monitor, 0).connection),
+        BAD_HOST_MESSAGE,
+        "a worker that a former host has left behind"
+    );
+    monitor.incarnation.set(incarnation);
     assert_eq!(
         refused(Log::open(&monitor, 1).connection),
         BAD_HOST_MESSAGE,
