@@ -54,13 +54,6 @@ class Current:
             lines[ADMIN_LINE] = self.admin
         return lines
 
-    def count_on(self, former: Current) -> None:
-        """Go on with the counts of the former session's lines: that there is a new session settles nothing."""
-        former_lines = former.lines()
-        for number, line in self.lines().items():
-            if number in former_lines:
-                line.settled_count = former_lines[number].settled_count
-
     def explains_rejection(self, thread: int, sequence: int) -> bool:
         """Whether a rejection is of an admin request that was sent twice, the first of which may have run."""
         if self.admin is None:

@@ -146,7 +146,8 @@ class Link:
     def _watch(self) -> None:
         """Notice a server that keeps silent, or cannot be reached, while calls wait.
 
-        Each line is watched by itself: a server may well answer on one thread, and never on another.
+        Each line is watched by itself: a server may well answer on one thread, and never on another. It is known by its
+        number, since a new session has new lines, and settles nothing by being new.
         """
         interval = self._timeout_seconds / _WATCHES
         self._watchdog = self._loop.call_later(interval, self._watch)

@@ -348,8 +348,6 @@ class Session:
         same_incarnation = former is not None and former.incarnation == hello.incarnation
         after_ts = former.turn.after_ts if former and same_incarnation else 0
         self._current = Current.of_hello(hello, keys, after_ts, self.chain.epoch + 1)
-        if former is not None:
-            self._current.count_on(former)
         self.phase = Phase.READY
         for operation in again:
             self.submit(operation)
@@ -376,7 +374,6 @@ class Session:
         if former is not None:
             self.outcomes.fail_all(OutcomeUnknownError("the connection to the unverified server was lost"))
             again = _recovery.after_session_gone(former.lanes)
-            self._current.count_on(former)
         self._checkpointed = 0
         self.phase = Phase.READY
         for operation in again:
