@@ -58,12 +58,15 @@ async def connect(
     `address`: `host:port`. `monitor`: its fingerprint, 64 hex digits, from somebody you trust; on a loopback address
     it may be left out, and is then taken from the record that the server leaves for its own user.
     `key`: this client's key, or the path of its file. `state`: a directory for the last certificate, so that the
-    next run notices a rollback. `timeout`: seconds to connect, and to wait for an answer (a call that waits fails at
-    the latest after twice that). `certificate_timeout`: seconds that `certified()` waits. `tls`: to encrypt the
-    connection; integrity does not depend on it. `unverified=True`: talk to a server without a monitor, and believe
-    everything it says: no protection at all, for comparison only.
+    next run notices a rollback.
+    `timeout`: seconds to connect (longer only while a long chain of certificates is followed), and to wait for an
+    answer: a call fails when its thread has answered nothing for twice that. `certificate_timeout`: seconds that
+    `certified()` waits.
+    `tls`: to encrypt the connection; integrity does not depend on it. `unverified=True`: talk to a server without a
+    monitor, and believe everything it says: no protection at all, for comparison only.
 
-    Raises TransportError, RefusedError, IntegrityError, StateError, or ValueError for a bad address or fingerprint.
+    Raises TransportError, RefusedError, IntegrityError, StateError, or ValueError for a bad address or fingerprint; and
+    at the end of the block StateError or ForkError, if the state could not be kept.
     """
     host, port = parse_address(address)
     identity, chain, state_file, client_key = None, None, None, None
@@ -107,6 +110,7 @@ class KV:
 
     Answers are *provisional* until the monitor certifies their epoch: `await answer.certified()`, or pass
     `certified=True`. Keys and values are bytes. An IntegrityError is final: every later call raises it again.
+    A call that is cancelled may have taken effect, unless it was still waiting to be sent: then it never will.
     """
 
     def __init__(

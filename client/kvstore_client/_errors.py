@@ -14,7 +14,7 @@
     │   ├── ResultLostError       it ran, but its result is unknown
     │   ├── NotAppliedError       it never ran, and never will
     │   ├── ProvisionalLostError  it was answered, but lost before it was certified
-    │   └── OutcomeUnknownError   it may have run or not, or may run yet
+    │   └── OutcomeUnknownError   whether it holds is unknown: it may have run or not, or may run yet
     └── IntegrityError            somebody lied; never retried; carries the evidence
         ├── IdentityError, ReceiptError, ValueMismatchError, CertificateError
         ├── RollbackError, ForkError
@@ -129,7 +129,10 @@ class ProvisionalLostError(OutcomeError):
 
 
 class OutcomeUnknownError(OutcomeError):
-    """The session ended without an answer about this operation: it may have run or not, or may run yet."""
+    """The session or the server was lost, and with it the answer whether this operation holds.
+
+    It may have run or not, or may run yet; or it ran, in an epoch that was certified or in one that was lost.
+    """
 
 
 class IntegrityError(KVStoreError):
