@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use zetakv_verifier::entry::Slot;
 use zetakv_verifier::key::Key;
-use zetakv_verifier::kv::{Action, KeyValue};
+use zetakv_verifier::kv::KeyValue;
 use zetakv_verifier::machine::{OperationResult, Role, execute};
 use zetakv_verifier::time::Timestamp;
 use zetakv_verifier::value::Commitment;
@@ -34,7 +34,7 @@ impl Mirror {
         path: &mut Vec<RecordId>,
         values: &mut Vec<ResultBytes>,
     ) -> Result<(), Error> {
-        match self.bring_leaf(operation, path)? {
+        match self.bring_leaf(operation, role, path)? {
             Found::Absent(parent) => self.run_absent(parent, after_ts),
             Found::Cached(slot, id) => {
                 self.run(slot, after_ts)?;
@@ -52,7 +52,12 @@ impl Mirror {
         }
     }
 
-    fn bring_leaf(&mut self, operation: &ClientOperation, path: &mut Vec<RecordId>) -> Result<Found, Error> {
+    fn bring_leaf(
+        &mut self,
+        operation: &ClientOperation,
+        role: Role,
+        path: &mut Vec<RecordId>,
+    ) -> Result<Found, Error> {
         let key = Key::leaf(operation.operation.key);
         if let Some(id) = self.records.find(&key) {
             match self.records.get(id).place {
@@ -74,7 +79,7 @@ impl Mirror {
                 self.add_again(id, slot, parent)?;
                 Ok(Found::Cached(slot, id))
             }
-            End::Nothing | End::Other(_) if operation.operation.action == Action::Get => Ok(Found::Absent(parent)),
+            End::Nothing | End::Other(_) if leaves_null(operation, role) => Ok(Found::Absent(parent)),
             End::Nothing => self.add_leaf(key, operation, parent),
             End::Other(other) => {
                 // a new node where the paths to the two part
@@ -90,6 +95,13 @@ impl Mirror {
         let id = self.add_new(key, Some(&operation.application_key), slot, parent)?;
         Ok(Found::Cached(slot, id))
     }
+}
+
+/// Whether an operation on an absent key needs no record: it reads, fails, or writes null.
+fn leaves_null(operation: &ClientOperation, role: Role) -> bool {
+    let mut value = Commitment::Null;
+    execute::<KeyValue>(&operation.operation, role, core::slice::from_mut(&mut value));
+    value.is_null()
 }
 
 /// What an operation does to a leaf.

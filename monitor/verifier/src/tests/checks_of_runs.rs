@@ -172,7 +172,7 @@ pub const RUNS: &[Scenario] = &[
         Inseparable
     ),
     scenario!(
-        "run_absent_only_reads",
+        "run_absent_changes_nothing",
         NotAbsent,
         "000",
         [put("000", "x")],

@@ -145,7 +145,8 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
         Ok(())
     }
 
-    /// Run the next operation, a read of one key, where a parent in the cache proves that no record has this key: the result is null's.
+    /// Run the next operation, on one key, where a parent in the cache proves that no record has this key: as if there were one, and it were
+    /// null. It must leave it so: then no record needs to be made, and reading, or failing to write, does not make the tree grow.
     pub(super) fn run_absent(&mut self, parent: Slot, outputs: &mut Vec<u8>) -> Result<(), Fault> {
         check!(run_absent_in_open_epoch: !self.epochs.closing(), else EpochAlreadyClosing(Key::ROOT));
         let (role, operation, end) = self.next_operation()?;
@@ -153,12 +154,14 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
             return Err(Fault::new(ViolationCode::NotAbsent, Key::ROOT));
         };
         let leaf = leaf::<DEPTH>(hash);
-        check!(run_absent_only_reads: M::role(&operation) == Role::Read, else NotAbsent(leaf));
         let side = *self.cache.above(parent, &leaf)?.side;
         let may_be_there = |key: &Key| *key == leaf || key.is_proper_ancestor_of(&leaf);
         let absent = side.is_none_or(|child| !may_be_there(&child.key));
         check!(run_absent_proved: absent, else NotAbsent(leaf));
-        execute::<M>(&operation, role, &mut [Commitment::Null]).encode(&mut self.receipt);
+        let mut value = Commitment::Null;
+        let result = execute::<M>(&operation, role, core::slice::from_mut(&mut value));
+        check!(run_absent_changes_nothing: value.is_null(), else NotAbsent(leaf));
+        result.encode(&mut self.receipt);
         self.finish_operation(end, outputs);
         Ok(())
     }
