@@ -74,7 +74,7 @@ pub enum Entry<'a> {
     Request(&'a [u8]),
     /// Run the next operation on the records in these slots.
     Run(Slots),
-    /// Run the next operation, a read, on a key that is not in the tree, as this parent proves.
+    /// Run the next operation, which leaves null what is null, on a key that is not in the tree, as this parent proves.
     RunAbsent { parent: Slot },
     /// Admit a client's resume.
     Resume(&'a [u8; RESUME_BYTES]),

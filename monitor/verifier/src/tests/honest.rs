@@ -4,10 +4,12 @@ use std::vec::Vec;
 
 use super::random_logs::Random;
 use super::symbolic::SymbolicCrypto;
-use super::world::{Answer, EMPTY_NODE, FOUND_NULL, Log, NULL, World, exchange, found, get, key, leaf, put, ts};
+use super::world::{
+    Answer, EMPTY_NODE, FOUND_NULL, Log, NULL, SESSION, World, exchange, found, get, key, leaf, put, ts,
+};
 use crate::crypto::Crypto;
 use crate::key::Key;
-use crate::machine::OperationResult;
+use crate::machine::{OperationResult, Role};
 use crate::thread::Progress;
 use crate::value::{Node, Value};
 
@@ -119,6 +121,16 @@ fn splits_of_cached_and_of_evicted_records() {
         .evict_blum(5, ts(2, 0))
         .evict_blum_merkle(6, 0, ts(2, 0));
     assert!(matches!(world.close(0, drain), Ok(Some(_))));
+}
+
+#[test]
+fn a_write_that_is_forbidden_needs_no_record() {
+    let mut world = World::symbolic(1);
+    world.threads[0].set_role(SESSION, Some(Role::Read));
+    let request = world.make_request(0, 1, |_| {}, &[put("000", "x")]);
+    let answers = world.accepted(0, Log::new().request(&request));
+    assert_eq!(answers, [Answer::Admitted(Role::Read)]);
+    assert_eq!(world.results(0, Log::new().run_absent(0)), [OperationResult::Forbidden]);
 }
 
 #[test]
