@@ -25,29 +25,29 @@ enum Found {
 }
 
 impl Mirror {
-    /// Write the entries that run an operation. `after_ts`: where it is the first of its request. `values` gets the bytes of its result.
+    /// Write the entries that run an operation; returns the bytes of the value in its result, if that holds a digest.
+    ///
+    /// `after_ts`: where it is the first of its request.
     pub fn run_operation(
         &mut self,
         operation: &ClientOperation,
         role: Role,
         after_ts: Option<Timestamp>,
         path: &mut Vec<RecordId>,
-        values: &mut Vec<ResultBytes>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<ResultBytes>, Error> {
         match self.bring_leaf(operation, role, path)? {
-            Found::Absent(parent) => self.run_absent(parent, after_ts),
+            Found::Absent(parent) => self.run_absent(parent, after_ts).map(|()| None),
             Found::Cached(slot, id) => {
                 self.run(slot, after_ts)?;
                 let Content::Leaf(leaf) = &self.records.get(id).content else {
                     return Err(Error::Engine("the value of a record is not in memory"));
                 };
                 let outcome = apply(operation, role, leaf)?;
-                values.extend(outcome.returned);
                 if let Some((commitment, bytes)) = outcome.written {
                     self.records
                         .write_leaf(id, commitment, bytes, &operation.application_key);
                 }
-                Ok(())
+                Ok(outcome.returned)
             }
         }
     }

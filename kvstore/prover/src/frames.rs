@@ -69,8 +69,34 @@ pub struct ClientResume {
     pub session: u64,
 }
 
-/// The bytes of a value in a receipt frame; None: its commitment says all.
+/// The bytes of a value that a digest in a receipt stands for.
 pub type ResultBytes = Arc<[u8]>;
+
+/// The values that go with a receipt, in the order of its results.
+///
+/// Invariant: together they have no more bytes than a receipt frame. One request can ask for far more: the rest is not even kept.
+#[derive(Clone, Debug, Default)]
+pub struct ResultValues {
+    /// None: left out.
+    values: Vec<Option<ResultBytes>>,
+    bytes: usize,
+}
+
+impl ResultValues {
+    /// Add the next value, or leave it out.
+    pub fn push(&mut self, value: ResultBytes, response_bytes_max: usize) {
+        let fits = self.bytes + value.len() <= response_bytes_max;
+        if fits {
+            self.bytes += value.len();
+        }
+        self.values.push(fits.then_some(value));
+    }
+
+    /// Bytes of the values that are kept.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
 
 /// Read the body of a request frame.
 pub fn parse_request(rules: &FrameRules, origin: u64, body: &[u8]) -> Result<ClientRequest, Error> {
@@ -190,21 +216,23 @@ pub fn parse_resume(rules: &FrameRules, origin: u64, body: &[u8]) -> Result<Clie
 }
 
 /// The receipt frame: the receipt, and the values that its digests stand for, as far as they fit.
-pub fn receipt_frame(rules: &FrameRules, receipt: &[u8], values: &[ResultBytes]) -> Vec<u8> {
-    let value_bytes: usize = values.iter().map(|bytes| bytes.len() + 1).sum();
+pub fn receipt_frame(rules: &FrameRules, receipt: &[u8], values: &ResultValues) -> Vec<u8> {
+    let value_bytes = values.bytes() + values.values.len();
     let mut body = Vec::with_capacity(4 + receipt.len() + value_bytes.min(rules.response_bytes_max));
     body.extend_from_slice(&(receipt.len() as u32).to_le_bytes()); // receipts are far below 4 GiB
     body.extend_from_slice(receipt);
     // each value that is left out takes one byte
-    let mut room = rules.response_bytes_max.saturating_sub(body.len() + values.len());
-    for bytes in values {
-        match room.checked_sub(bytes.len()) {
-            Some(left) => {
-                room = left;
+    let mut room = rules
+        .response_bytes_max
+        .saturating_sub(body.len() + values.values.len());
+    for value in &values.values {
+        match value {
+            Some(bytes) if bytes.len() <= room => {
+                room -= bytes.len();
                 body.push(1);
                 body.extend_from_slice(bytes);
             }
-            None => body.push(0),
+            _ => body.push(0),
         }
     }
     frame(RECEIPT_FRAME, &[&body])
@@ -309,7 +337,11 @@ mod tests {
 
     #[test]
     fn values_that_do_not_fit_are_left_out() {
-        let values: Vec<ResultBytes> = vec![[1; 40].into(), [2; 40].into(), [3; 2].into()];
+        let mut values = ResultValues::default();
+        for value in [&[1; 40][..], &[2; 40], &[3; 2]] {
+            values.push(value.into(), RULES.response_bytes_max);
+        }
+        assert_eq!(values.bytes(), 42, "what is left out is not kept");
         let frame = receipt_frame(&RULES, &[9; 10], &values);
         let body = [&[10, 0, 0, 0][..], &[9; 10], &[1], &[1; 40], &[0], &[1, 3, 3]].concat();
         assert_eq!(frame[4], RECEIPT_FRAME);

@@ -14,7 +14,7 @@ use zetakv_verifier::time::Timestamp;
 
 use crate::error::{Error, FrameErrorCode};
 use crate::execute::apply;
-use crate::frames::{ClientRequest, FrameRules, parse_request, receipt_frame};
+use crate::frames::{ClientRequest, FrameRules, ResultValues, parse_request, receipt_frame};
 use crate::reading::records_at_once;
 use crate::records::{KEPT_VALUE_BYTES_MAX, Leaf};
 use crate::rounds::ClientFrame;
@@ -188,7 +188,7 @@ impl PlainEngine {
     fn run(&mut self, request: &ClientRequest) -> Result<Vec<u8>, Error> {
         let header = &request.header;
         let clock = Timestamp::new(self.epoch, 1).to_u64();
-        let mut values = Vec::new();
+        let mut values = ResultValues::default();
         let receipt_header = ReceiptHeader {
             session: header.session,
             generation: header.generation,
@@ -211,7 +211,9 @@ impl PlainEngine {
             {
                 self.with_long_value.push(operation.operation.key);
             }
-            values.extend(outcome.returned);
+            if let Some(value) = outcome.returned {
+                values.push(value, self.rules.response_bytes_max);
+            }
             if let Some((commitment, bytes)) = outcome.written {
                 self.dirty_bytes += operation.application_key.len() + bytes.as_ref().map_or(0, |bytes| bytes.len());
                 record.leaf = Leaf {

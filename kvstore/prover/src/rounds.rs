@@ -14,7 +14,7 @@ use zetakv_verifier::time::Timestamp;
 
 use crate::error::Error;
 use crate::frames::{
-    ClientRequest, ClientResume, FrameRules, ResultBytes, receipt_frame, rejected_frame, resumed_frame,
+    ClientRequest, ClientResume, FrameRules, ResultValues, receipt_frame, rejected_frame, resumed_frame,
 };
 use crate::mirror::Mirror;
 use crate::reading::{Wanted, records_at_once};
@@ -26,6 +26,9 @@ const BATCH_OPERATIONS: usize = 4096;
 /// Requests that are asked about in one log, and bytes of them: two logs' worth fit into the queue of a verifier thread.
 const ASKED_REQUESTS: usize = 1024;
 const ASKED_BYTES: usize = 1 << 20;
+
+/// Bytes of values that go with the receipts of one log, before no further operation is begun: many small requests may ask for one long value.
+const VALUE_BYTES: usize = 64 << 20;
 
 /// Bytes of one log before no further operation is begun, far below the longest message.
 const LOG_BYTES: usize = 4 << 20;
@@ -46,7 +49,17 @@ struct Admitted {
     request: ClientRequest,
     role: Role,
     operations_run: usize,
-    values: Vec<ResultBytes>,
+    values: ResultValues,
+}
+
+impl Work {
+    /// Bytes of it that are in the queue of the verifier thread.
+    fn queued_bytes(&self) -> usize {
+        match self {
+            Self::Request(admitted) => admitted.request.request.len(),
+            Self::Resume(_) | Self::Answer(_) => 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -189,15 +202,17 @@ impl Rounds {
         if !self.unplanned.is_empty() {
             return Err(Error::Engine("the rows that operations need have not been supplied"));
         }
-        while self.planned > 0 && mirror.log_bytes() < LOG_BYTES {
+        let mut value_bytes = 0;
+        while self.planned > 0 && mirror.log_bytes() < LOG_BYTES && value_bytes < VALUE_BYTES {
             let Some(Work::Request(admitted)) = self.admitted.front_mut() else {
                 return Err(Error::Engine("operations are planned that were not admitted"));
             };
-            admitted.run_next(mirror, &mut self.path)?;
+            admitted.run_next(mirror, self.rules.response_bytes_max, &mut self.path)?;
             self.planned -= 1;
             if admitted.operations_run < admitted.request.operations.len() {
                 continue;
             }
+            value_bytes += admitted.values.bytes();
             self.completed.extend(self.admitted.pop_front());
             // what needs no entries is completed with what is before it
             while let Some(Work::Resume(_) | Work::Answer(_)) = self.admitted.front() {
@@ -209,8 +224,11 @@ impl Rounds {
 
     // --- asking about what is submitted ---
 
-    /// Write the log that asks about what is submitted, as far as it fits.
+    /// Write the log that asks about what is submitted, as far as it fits. Nothing, while the queue of the verifier thread holds as much.
     pub fn ask(&mut self, mirror: &mut Mirror) {
+        if self.admitted.iter().map(Work::queued_bytes).sum::<usize>() >= ASKED_BYTES {
+            return;
+        }
         let mut bytes = 0;
         while self.asked.len() < ASKED_REQUESTS && bytes < ASKED_BYTES && self.admitted.len() < ASKED_REQUESTS {
             match self.submitted.pop_front() {
@@ -271,7 +289,7 @@ impl Rounds {
                     request,
                     role: *role,
                     operations_run: 0,
-                    values: Vec::new(),
+                    values: ResultValues::default(),
                 }));
             }
             Output::NotYet => {
@@ -281,7 +299,13 @@ impl Rounds {
             }
             Output::Refused(receipt) => {
                 let request = self.take_asked_request()?;
-                self.answer((request.origin, receipt_frame(&self.rules, receipt, &[])), frames);
+                self.answer(
+                    (
+                        request.origin,
+                        receipt_frame(&self.rules, receipt, &ResultValues::default()),
+                    ),
+                    frames,
+                );
             }
             Output::Rejected(reason) => self.rejected(*reason, frames)?,
             Output::HandedOver(_) | Output::EpochNotYet | Output::Failed(_) => {
@@ -355,13 +379,20 @@ impl Rounds {
 }
 
 impl Admitted {
-    fn run_next(&mut self, mirror: &mut Mirror, path: &mut Vec<RecordId>) -> Result<(), Error> {
+    fn run_next(
+        &mut self,
+        mirror: &mut Mirror,
+        response_bytes_max: usize,
+        path: &mut Vec<RecordId>,
+    ) -> Result<(), Error> {
         let Some(operation) = self.request.operations.get(self.operations_run) else {
             return Err(Error::Engine("a request has no operations"));
         };
         let is_first = self.operations_run == 0;
         let after_ts = is_first.then(|| Timestamp::from_u64(self.request.header.after_ts));
-        mirror.run_operation(operation, self.role, after_ts, path, &mut self.values)?;
+        if let Some(value) = mirror.run_operation(operation, self.role, after_ts, path)? {
+            self.values.push(value, response_bytes_max);
+        }
         self.operations_run += 1;
         Ok(())
     }

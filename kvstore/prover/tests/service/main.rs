@@ -1,5 +1,6 @@
 //! Whole services in one thread: provers, with the real verifier as their judge.
 
+mod bounds;
 mod client;
 mod honest;
 mod tampered;

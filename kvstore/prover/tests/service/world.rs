@@ -96,6 +96,8 @@ pub struct World {
     pub receipts: u64,
     pub rejections: u64,
     pub resumes: u64,
+    /// Bytes of all frames that were due at once, at the most.
+    pub answered_at_once_max: usize,
     /// Entries of all logs, by their kinds.
     pub entries: [u64; 13],
     /// Outputs of all threads, by their kinds.
@@ -131,6 +133,7 @@ impl World {
             receipts: 0,
             rejections: 0,
             resumes: 0,
+            answered_at_once_max: 0,
             entries: [0; 13],
             outputs: [0; 10],
             rng: rng.fork(),
@@ -246,7 +249,10 @@ impl World {
             Progress::Failed(violation) => return Err(Stop::Violation(violation)),
         }
         count_kinds(&outputs, &mut self.outputs, |reader| Output::decode(reader).is_ok());
-        for (origin, frame) in worker.prover.absorb(&outputs)? {
+        let frames = worker.prover.absorb(&outputs)?;
+        let bytes = frames.iter().map(|(_, frame)| frame.len()).sum();
+        self.answered_at_once_max = self.answered_at_once_max.max(bytes);
+        for (origin, frame) in frames {
             self.deliver(thread, origin, &frame);
         }
         let worker = &mut self.workers[usize::from(thread)];
@@ -347,6 +353,14 @@ impl World {
         }
     }
 
+    /// An honest request of the first client of thread 0.
+    pub fn request(&mut self, operations: Vec<(Vec<u8>, Action)>) {
+        let worker = &mut self.workers[0];
+        let client = &mut worker.clients[0];
+        let body = client.request(&self.crypto, operations, 0);
+        worker.prover.submit(client.session, &body).expect("a frame");
+    }
+
     /// A client sends something: usually an honest request, sometimes one that will be rejected or refused.
     fn send(&mut self, thread: u16) {
         let count = match self.rng.u8(0..10) {
@@ -356,7 +370,8 @@ impl World {
         let operations: Vec<_> = (0..count).map(|_| self.operation(thread)).collect();
         let after_ts = match self.rng.u8(0..20) {
             0 => (u64::from(self.durable.epoch) + 50) << 32, // beyond every clock
-            1..10 => 0,
+            1 => u64::from(u32::MAX),                        // the last moment of an epoch long gone
+            2..10 => 0,
             _ => self.newest_ts,
         };
         let trick = self.rng.u8(0..24);
