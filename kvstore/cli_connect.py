@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
-from kvstore_client import KV, IntegrityError, KVStoreError, ViolationError, connect
+from kvstore_client import KV, IntegrityError, KVStoreError, RefusedError, ViolationError, connect
 
 from kvstore.cli_status import NoStatusError
 from kvstore.config import PORT_DEFAULT
 from kvstore.local import state_directory
+from kvstore.messages import ErrorCode
 from kvstore.violation import IntegrityViolationError
 
 EXIT_ERROR: Final = 1
@@ -69,6 +70,10 @@ def fail(error: Exception) -> NoReturn:
             raise typer.Exit(EXIT_VIOLATION)
         case IntegrityError():
             say(f"INTEGRITY VIOLATION {type(error).__name__}: {error}")
+            raise typer.Exit(EXIT_VIOLATION)
+        case RefusedError(code=ErrorCode.MONITOR_FAILED):
+            # Found by the host itself, in its store: nobody signed it, but no honest disk does this either.
+            say(f"INTEGRITY VIOLATION {error}")
             raise typer.Exit(EXIT_VIOLATION)
         case IntegrityViolationError():
             say(f"INTEGRITY VIOLATION {error}")
