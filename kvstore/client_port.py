@@ -60,11 +60,11 @@ class Connection(asyncio.Protocol):
     def __init__(self, port: "ClientPort", number: int) -> None:
         self.number = number
         self.greeted = False
-        """Whether a hello was answered: certificates are pushed to it."""
+        """Whether a session is on it: certificates are pushed to it, and long frames are read."""
         self.sessions: set[int] = set()
         """Sessions that live on this connection."""
         self._port = port
-        self._parser = FrameParser(limits.FRAME_BYTES_MAX)
+        self._parser = FrameParser(port.ungreeted_frame_bytes_max)
         self._transport: asyncio.Transport | None = None
         # Sizes of the unanswered frames. Answers of different threads overtake each other, so one answer may take off
         # the size of another frame; the sum stays right.
@@ -102,6 +102,11 @@ class Connection(asyncio.Protocol):
         self._port.lost(self, self._pending_bytes, len(self._pending))
         self._pending.clear()
 
+    def greet(self) -> None:
+        """A hello or a resume on it was answered."""
+        self.greeted = True
+        self._parser.frame_bytes_max = limits.FRAME_BYTES_MAX
+
     def expect_answer(self, size: int) -> None:
         """The frame in hand, of `size` bytes, will be answered later."""
         self._pending.append(size)
@@ -129,7 +134,8 @@ class Connection(asyncio.Protocol):
             self._closing = True
             self._transport.close()
         elif self._transport.get_write_buffer_size() > limits.WRITE_BUFFER_BYTES_MAX:
-            logger.warning("connection %d does not read its answers: dropped", self.number)
+            peer = self._transport.get_extra_info("peername")
+            logger.warning("the client at %s does not read its answers: dropped", peer)
             self._closing = True
             self._transport.abort()
 
@@ -168,8 +174,12 @@ class Connection(asyncio.Protocol):
 class ClientPort:
     """All connections of one worker."""
 
-    def __init__(self, handler: ClientHandler, greeting: bytes) -> None:
+    def __init__(
+        self, handler: ClientHandler, greeting: bytes, ungreeted_frame_bytes_max: int = limits.FRAME_BYTES_MAX
+    ) -> None:
+        """`ungreeted_frame_bytes_max`: until a session is on the connection."""
         self.handler = handler
+        self.ungreeted_frame_bytes_max = ungreeted_frame_bytes_max
         self._greeting = greeting
         self._connections: dict[int, Connection] = {}
         self._numbers = 0

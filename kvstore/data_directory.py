@@ -1,6 +1,6 @@
 """The data directory of a service, and its sockets: what must be had for oneself alone before anything is started.
 
-DATA/lock         held by the running supervisor
+DATA/lock         held by the running supervisor and its checkpointer
 DATA/store/       the LMDB environment
 DATA/monitor/     state and keys of an embedded monitor
 DATA/http.token   bearer token of the HTTP gateway
@@ -12,6 +12,7 @@ import secrets
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,24 +21,42 @@ from typing import Final
 from kvstore.children import ServiceError
 
 _TOKEN_BYTES: Final = 32
+_LOCK_SECONDS: Final = 2.0
+"""How long the end of a former server's processes is waited for."""
+_LOCK_RETRY_SECONDS: Final = 0.05
 
 
 @contextmanager
-def locked_data_directory(path: Path) -> Iterator[None]:
-    """Create the directory if absent and hold its lock. Raises ServiceError if another service has it."""
+def locked_data_directory(path: Path) -> Iterator[int]:
+    """Create the directory if absent and hold its lock, for as long as any process has the descriptor that is given.
+
+    So the checkpointer gets it, too: killed or not, a supervisor has no successor while a checkpoint may still be
+    written. Raises ServiceError if another service has the lock.
+    """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ServiceError(f"the data directory {path} cannot be used: {error.strerror}") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ServiceError(f"another server is running on the data directory {path}") from error
-        yield
+        _lock(descriptor, path)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise ServiceError(
+                    f"another server is running on the data directory {path}, or still writes its last checkpoint"
+                ) from None
+        time.sleep(_LOCK_RETRY_SECONDS)
 
 
 @contextmanager

@@ -33,7 +33,8 @@ class FrameParser:
     """Cuts a byte stream into (type, body). After an error it must not be fed again."""
 
     def __init__(self, frame_bytes_max: int) -> None:
-        self._frame_bytes_max = frame_bytes_max
+        self.frame_bytes_max = frame_bytes_max
+        """May be changed between two frames."""
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -50,8 +51,8 @@ class FrameParser:
             length = int.from_bytes(source[at : at + _LENGTH_BYTES], "little")
             if length == 0:
                 raise BadFrameError("a frame of length 0 has no type")
-            if length > self._frame_bytes_max:
-                raise FrameTooLongError(f"a frame of {length} bytes, where at most {self._frame_bytes_max} are allowed")
+            if length > self.frame_bytes_max:
+                raise FrameTooLongError(f"a frame of {length} bytes, where at most {self.frame_bytes_max} are allowed")
             stop = at + _LENGTH_BYTES + length
             if stop > end:
                 break
@@ -106,6 +107,11 @@ class FrameProtocol(asyncio.Protocol):
         """Queue one frame. On a lost connection this does nothing: `on_lost` has told."""
         if self._transport is not None:
             self._transport.write(pack_frame(kind, *parts))
+
+    def hold(self, held: bool) -> None:
+        """Stop, or go on, reading; to be called in turns."""
+        if self._transport is not None:
+            (self._transport.pause_reading if held else self._transport.resume_reading)()
 
     def close(self) -> None:
         """End the connection after what is queued has been sent."""

@@ -22,6 +22,8 @@ SESSIONS_MAX: Final = 4_096
 """Sessions that a monitor keeps alive."""
 
 # --- client connections of one worker ---
+UNGREETED_FRAME_BYTES_MAX: Final = 64 * KIB
+"""Of a connection that no session is on: it may say hello, ask and resume, and costs no more memory than that."""
 CONNECTIONS_MAX: Final = 10_000
 """Keeps file descriptors for peers and the store; a service that needs more connections has more workers."""
 PENDING_FRAMES_MAX: Final = 1_024
@@ -40,10 +42,11 @@ KEYS_SCANNED_AT_ONCE: Final = 256
 """Rows looked at for a listing before other clients have their turn."""
 
 # --- epochs ---
-DIRTY_BYTES_SOON: Final = 256 * MIB
-"""Changed rows in a worker's memory that ask for a cut before its time."""
-DIRTY_BYTES_MAX: Final = 1024 * MIB
-"""Changed rows in a worker's memory at which it reads no more requests until a checkpoint is durable."""
+DIRTY_BYTES_SOON: Final = 64 * MIB
+"""Changed rows in a worker's memory that ask for a cut before its time: longer checkpoints are not more efficient."""
+DIRTY_BYTES_MAX: Final = 256 * MIB
+"""Changed rows in a worker's memory at which it reads no more requests until a checkpoint is durable. The checkpointer
+holds about as much again for each worker."""
 
 # --- times, in seconds ---
 SESSION_IDLE_SECONDS: Final = 900.0
@@ -56,5 +59,7 @@ LAST_CUT_SECONDS: Final = 60.0
 """At a clean stop, how long the last checkpoint may take."""
 EXIT_SECONDS: Final = 5.0
 """After being told to end, how long a process may take before it is killed."""
+LOST_SECONDS: Final = 0.5
+"""How long the end of another process, as the reason, is waited for after the monitor's connection has ended."""
 VIOLATION_SECONDS: Final = 1.0
 """How long the monitor's signed violation is waited for after a worker's engine has stopped."""

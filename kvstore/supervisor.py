@@ -44,8 +44,8 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ready], None]) -> Viola
 
     Raises ServiceError, and IntegrityViolationError if it cannot start because of one.
     """
-    with locked_data_directory(config.data), runtime_directory() as runtime:
-        supervisor = Supervisor(config, runtime)
+    with locked_data_directory(config.data) as lock, runtime_directory() as runtime:
+        supervisor = Supervisor(config, runtime, lock)
         try:
             await supervisor.start(on_ready)
             await supervisor.run()
@@ -58,9 +58,11 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ready], None]) -> Viola
 class Supervisor:
     """Start, run, finish, end: called once each, in this order; `end` always."""
 
-    def __init__(self, config: ServeConfig, runtime: Path) -> None:
+    def __init__(self, config: ServeConfig, runtime: Path, lock: int) -> None:
+        """`lock`: descriptor of the data directory's lock."""
         self._config = config
         self._runtime = runtime
+        self._lock = lock
         self._children = Children(
             on_message=lambda child, kind, body: self._running().child_message(child, kind, body),
             on_death=self.service_fault,
@@ -89,7 +91,9 @@ class Supervisor:
         listeners = bind_ports(config.host, config.port, config.workers)
         address = _address_text(listeners[0])
         await self._children.listen(self._child_config().control_socket)
-        checkpointer = await self._children.start("kvstore.checkpointer", "checkpointer", self._child_config())
+        checkpointer = await self._children.start(
+            "kvstore.checkpointer", "checkpointer", self._child_config(), [self._lock]
+        )
         workers = [await self._start_worker(index, listener) for index, listener in enumerate(listeners)]
         http_address = None if config.http_port is None else await self._start_gateway(config.http_port, address)
         service = self._service = Service(config, checkpointer, workers, self._gateway, self)
@@ -209,6 +213,10 @@ class Supervisor:
         await self._children.end_all()
 
     # --- what happens (ServiceEvents) ---
+
+    def monitor_lost(self, text: str) -> None:
+        # If a child has ended, its name explains more: the monitor ends, or gives up, when one is gone.
+        asyncio.get_running_loop().call_later(limits.LOST_SECONDS, self.service_fault, text)
 
     def service_fault(self, text: str) -> None:
         if not self._fatal.done():

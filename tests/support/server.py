@@ -154,7 +154,12 @@ class Server:
 
     def start(self) -> Self:
         """Raises ProcessEndedError if it does not get ready."""
-        ready = self.spawn().wait_for(r"^ready: 127\.0\.0\.1:(\d+) (?:monitor ([0-9a-f]{64})|unverified)")
+        self.spawn()
+        return self.wait_until_ready()
+
+    def wait_until_ready(self) -> Self:
+        """After `spawn`. Raises ProcessEndedError if it does not get ready."""
+        ready = self._running().wait_for(r"^ready: 127\.0\.0\.1:(\d+) (?:monitor ([0-9a-f]{64})|unverified)")
         self.port, self.fingerprint = int(ready[1]), ready[2] or ""
         return self
 
