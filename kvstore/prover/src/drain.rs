@@ -34,7 +34,8 @@ pub struct Drain {
     done: usize,
     /// The records before this in the worklist are planned: what they need is in memory, once `unplanned` is empty.
     planned: usize,
-    unplanned: Vec<RecordId>,
+    /// With the last node that was found on the path to each.
+    unplanned: Vec<(RecordId, Option<RecordId>)>,
     /// The nodes that were brought in for records that went to Merkle, from the top.
     stack: Vec<RecordId>,
     path: Vec<RecordId>,
@@ -60,14 +61,14 @@ impl Drain {
     pub fn plan(&mut self, mirror: &Mirror, wanted: &mut Wanted) -> Result<(), Error> {
         if self.done == self.planned {
             self.planned = self.worklist.len().min(self.done + self.records_at_once);
-            self.unplanned
-                .extend_from_slice(&self.worklist[self.done..self.planned]);
+            let planned = &self.worklist[self.done..self.planned];
+            self.unplanned.extend(planned.iter().map(|id| (*id, None)));
         }
         let mut still_unplanned = Vec::new();
-        for id in self.unplanned.drain(..) {
-            if let Some(key) = missing(mirror, id, &mut self.path)? {
+        for (id, mut reached) in self.unplanned.drain(..) {
+            if let Some(key) = missing(mirror, id, &mut reached)? {
                 wanted.push(key);
-                still_unplanned.push(id);
+                still_unplanned.push((id, reached));
             }
         }
         self.unplanned = still_unplanned;
@@ -145,7 +146,7 @@ impl Drain {
 }
 
 /// The record whose row must be in memory before a record has its turn, if there is one.
-fn missing(mirror: &Mirror, id: RecordId, path: &mut Vec<RecordId>) -> Result<Option<Key>, Error> {
+fn missing(mirror: &Mirror, id: RecordId, reached: &mut Option<RecordId>) -> Result<Option<Key>, Error> {
     let record = mirror.records.get(id);
     if let Content::NotLoaded = record.content {
         return Ok(Some(record.key));
@@ -160,7 +161,7 @@ fn missing(mirror: &Mirror, id: RecordId, path: &mut Vec<RecordId>) -> Result<Op
     if !(record.goes_cold && comes_from_blum) {
         return Ok(None);
     }
-    match mirror.walk(&record.key, path)? {
+    match mirror.search(&record.key, reached)? {
         End::Record(_) => Ok(None),
         End::Missing(key) => Ok(Some(key)),
         End::Nothing | End::Other(_) => Err(Error::Store {

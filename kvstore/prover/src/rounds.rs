@@ -62,6 +62,16 @@ impl Work {
     }
 }
 
+/// An operation whose rows are not all in memory.
+#[derive(Debug)]
+struct Unplanned {
+    /// Index in `admitted`.
+    index: usize,
+    operation: usize,
+    /// The last node that was found on the path to its record.
+    reached: Option<RecordId>,
+}
+
 #[derive(Debug)]
 enum Work {
     Request(Admitted),
@@ -87,8 +97,8 @@ pub struct Rounds {
     completed: VecDeque<Work>,
     /// The next so many operations are planned: what they need is in memory, once `unplanned` is empty.
     planned: usize,
-    /// Index in `admitted`, and operation; in their order.
-    unplanned: Vec<(usize, usize)>,
+    /// In the order of the operations.
+    unplanned: Vec<Unplanned>,
     path: Vec<RecordId>,
 }
 
@@ -144,19 +154,19 @@ impl Rounds {
         }
         let mut still_unplanned = Vec::new();
         let mut records = 0;
-        for (index, operation) in self.unplanned.drain(..) {
-            let Some(Work::Request(admitted)) = self.admitted.get(index) else {
+        for mut unplanned in self.unplanned.drain(..) {
+            let Some(Work::Request(admitted)) = self.admitted.get(unplanned.index) else {
                 continue;
             };
             if records >= self.records_at_once {
-                still_unplanned.push((index, operation));
+                still_unplanned.push(unplanned);
                 continue;
             }
-            let operation_planned = &admitted.request.operations[operation].operation;
-            if let Some(key) = mirror.missing_for_operation(operation_planned, &mut self.path)? {
+            let operation = &admitted.request.operations[unplanned.operation].operation;
+            if let Some(key) = mirror.missing_for_operation(operation, &mut unplanned.reached)? {
                 records += usize::from(key.depth() == LEAF_DEPTH);
                 wanted.push(key);
-                still_unplanned.push((index, operation));
+                still_unplanned.push(unplanned);
             }
         }
         self.unplanned = still_unplanned;
@@ -168,8 +178,11 @@ impl Rounds {
             if let Work::Request(admitted) = work {
                 let room = BATCH_OPERATIONS - self.unplanned.len();
                 let operations = admitted.operations_run..admitted.request.operations.len();
-                self.unplanned
-                    .extend(operations.take(room).map(|operation| (index, operation)));
+                self.unplanned.extend(operations.take(room).map(|operation| Unplanned {
+                    index,
+                    operation,
+                    reached: None,
+                }));
             }
             if self.unplanned.len() == BATCH_OPERATIONS {
                 break;
@@ -180,19 +193,19 @@ impl Rounds {
 
     /// End the batch before the first operation that is not ready; or after it, if there is none before.
     fn cut_batch_short(&mut self) {
-        let Some((first_index, first_operation)) = self.unplanned.first().copied() else {
+        let Some(first) = self.unplanned.first() else {
             return;
         };
         let operations_left = |work: &Work| match work {
             Work::Request(admitted) => admitted.request.operations.len() - admitted.operations_run,
             Work::Resume(_) | Work::Answer(_) => 0,
         };
-        let run_already = match self.admitted.get(first_index) {
+        let run_already = match self.admitted.get(first.index) {
             Some(Work::Request(admitted)) => admitted.operations_run,
             _ => 0,
         };
-        let before: usize = self.admitted.iter().take(first_index).map(operations_left).sum();
-        let ready = before + first_operation - run_already;
+        let before: usize = self.admitted.iter().take(first.index).map(operations_left).sum();
+        let ready = before + first.operation - run_already;
         self.unplanned.truncate(usize::from(ready == 0));
         self.planned = ready.max(1);
     }

@@ -30,24 +30,41 @@ impl Mirror {
     /// Find a key that may be in Merkle. `path` becomes the nodes from one in Blum or cached down to the key's parent.
     pub fn walk(&self, key: &Key, path: &mut Vec<RecordId>) -> Result<End, Error> {
         path.clear();
-        let mut node = self.records.deepest_known_above(key).ok_or_else(|| Error::Store {
+        self.descend(self.top_of_path(key)?, key, |node| path.push(node))
+    }
+
+    /// The same while rows are collected: goes on where it has come to the last time, since the tree does not change meanwhile.
+    pub fn search(&self, key: &Key, reached: &mut Option<RecordId>) -> Result<End, Error> {
+        let from = match *reached {
+            Some(node) => node,
+            None => self.top_of_path(key)?,
+        };
+        self.descend(from, key, |node| *reached = Some(node))
+    }
+
+    fn top_of_path(&self, key: &Key) -> Result<RecordId, Error> {
+        self.records.deepest_known_above(key).ok_or_else(|| Error::Store {
             text: "the marker of a partition node is missing",
             key: rows::hot_key(&Key::prefix(*key.bits(), crate::partitions::DEPTH)),
-        })?;
+        })
+    }
+
+    /// From a node above the key to what lies at the end of the path to it; `visit` gets the nodes on it.
+    fn descend(&self, mut node: RecordId, key: &Key, mut visit: impl FnMut(RecordId)) -> Result<End, Error> {
         loop {
             let record = self.records.get(node);
             if let Content::NotLoaded = record.content {
                 return Ok(End::Missing(record.key));
             }
-            path.push(node);
+            visit(node);
             let Some(direction) = record.key.direction_to(key) else {
                 return Err(Error::Engine("the path to a record leads past it"));
             };
-            let Some(child) = self.records.node(node)?.side(direction).copied() else {
+            let Some(child) = self.records.node(node)?.side(direction) else {
                 return Ok(End::Nothing);
             };
             if child.key != *key && !child.key.is_proper_ancestor_of(key) {
-                return Ok(End::Other(child));
+                return Ok(End::Other(*child));
             }
             let below = self.records.find(&child.key);
             let in_blum = child.in_blum && below.is_none_or(|id| self.records.get(id).place == Place::Merkle);
@@ -88,12 +105,20 @@ impl Mirror {
         Ok(parent)
     }
 
-    /// The record whose row must be in memory before an operation can run, if there is one.
-    pub fn missing_for_operation(&self, operation: &Operation, path: &mut Vec<RecordId>) -> Result<Option<Key>, Error> {
+    /// The record whose row must be in memory before an operation can run, if there is one. `reached`: as in [`Self::search`].
+    pub fn missing_for_operation(
+        &self,
+        operation: &Operation,
+        reached: &mut Option<RecordId>,
+    ) -> Result<Option<Key>, Error> {
         let key = Key::leaf(operation.key);
-        let id = match self.records.find(&key) {
+        let known = match reached {
+            Some(_) => None,
+            None => self.records.find(&key),
+        };
+        let id = match known {
             Some(id) if self.records.get(id).place != Place::Merkle => id,
-            _ => match self.walk(&key, path)? {
+            _ => match self.search(&key, reached)? {
                 End::Record(id) => id,
                 End::Missing(missing) => return Ok(Some(missing)),
                 End::Nothing | End::Other(_) => return Ok(None),
