@@ -1,5 +1,5 @@
 //! The prover of ZetaKV: decides which entries of the verifier log prove what clients ask for. Bytes in, bytes out: no clock, randomness,
-//! socket or file.
+//! socket or file. (But for the seed of a hash table, which shows in no byte.)
 //!
 //! Nothing here is trusted. But it mirrors the verifier exactly, since a monitor cannot tell a mistake from an attack.
 

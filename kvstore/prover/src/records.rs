@@ -5,9 +5,10 @@
 //! record here whose content is not loaded, except that it may be in Blum. A record is named by a small number, its id, which is valid
 //! until the record is forgotten; that happens only in [`Records::sweep`] and [`Records::forget`].
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use zetakv_verifier::entry::{Slot, ThreadId};
 use zetakv_verifier::key::{Key, LEAF_DEPTH};
 use zetakv_verifier::time::Timestamp;
@@ -141,6 +142,8 @@ pub struct Records {
     arena: Vec<Record>,
     free: Vec<RecordId>,
     table: HashTable<RecordId>,
+    /// Seeded at random: clients choose keys, and could else find many that meet in one place of the table.
+    hasher: DefaultHashBuilder,
     /// Number of internal nodes that are in Blum or cached, by depth: where it is worth looking for one.
     known_nodes: [u32; LEAF_DEPTH as usize],
     listed: Vec<RecordId>,
@@ -155,6 +158,7 @@ impl Default for Records {
             arena: Vec::new(),
             free: Vec::new(),
             table: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
             known_nodes: [0; LEAF_DEPTH as usize],
             listed: Vec::new(),
             frozen: Vec::new(),
@@ -165,17 +169,15 @@ impl Default for Records {
 }
 
 /// Paths of leaves are hashes; those of nodes begin like one, and differ in depth where they do not differ in bits.
-fn table_hash(key: &Key) -> u64 {
+fn table_hash(hasher: &DefaultHashBuilder, key: &Key) -> u64 {
     let word = |at: usize| {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&key.bits()[at..at + 8]);
         u64::from_le_bytes(bytes)
     };
-    // the odd number is 2^64 / the golden ratio: it spreads close depths over the word, and low bits into high ones
+    // the odd number is 2^64 / the golden ratio: it spreads close depths over the word
     const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mixed = word(0) ^ word(8).rotate_left(32) ^ u64::from(key.depth()).wrapping_mul(SPREAD);
-    let product = u128::from(mixed) * u128::from(SPREAD);
-    (product >> 64) as u64 ^ product as u64
+    hasher.hash_one(word(0) ^ word(8).rotate_left(32) ^ u64::from(key.depth()).wrapping_mul(SPREAD))
 }
 
 impl Records {
@@ -183,7 +185,7 @@ impl Records {
     pub fn find(&self, key: &Key) -> Option<RecordId> {
         let arena = &self.arena;
         self.table
-            .find(table_hash(key), |id| arena[*id as usize].key == *key)
+            .find(table_hash(&self.hasher, key), |id| arena[*id as usize].key == *key)
             .copied()
     }
 
@@ -235,9 +237,10 @@ impl Records {
                 (self.arena.len() - 1) as RecordId // 4 billion records do not fit into memory
             }
         };
-        let arena = &self.arena;
-        self.table
-            .insert_unique(table_hash(&key), id, |id| table_hash(&arena[*id as usize].key));
+        let (arena, hasher) = (&self.arena, &self.hasher);
+        self.table.insert_unique(table_hash(hasher, &key), id, |id| {
+            table_hash(hasher, &arena[*id as usize].key)
+        });
         self.set_place(id, place);
         id
     }
@@ -366,7 +369,10 @@ impl Records {
         let record = &mut self.arena[id as usize];
         let key = core::mem::replace(&mut record.key, Key::ROOT);
         record.content = Content::NotLoaded;
-        if let Ok(entry) = self.table.find_entry(table_hash(&key), |found| *found == id) {
+        if let Ok(entry) = self
+            .table
+            .find_entry(table_hash(&self.hasher, &key), |found| *found == id)
+        {
             entry.remove();
         }
         self.free.push(id);
@@ -406,5 +412,17 @@ impl Records {
     /// Number of records that the next checkpoint looks at.
     pub fn changed_count(&self) -> usize {
         self.listed.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_can_tell_which_keys_meet_in_the_table() {
+        let (one, other) = (Records::default(), Records::default());
+        let key = Key::leaf([7; 32]);
+        assert_ne!(table_hash(&one.hasher, &key), table_hash(&other.hasher, &key));
     }
 }
