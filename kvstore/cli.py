@@ -1,14 +1,13 @@
 """The command line, `zetakv`. Each command is a thin call of the module that does it."""
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from kvstore_client import Answer, ClientKey, Role
-from rich.console import Console
-from rich.table import Table
 
 from kvstore import __version__, cli_data
 from kvstore.cli_connect import (
@@ -26,10 +25,12 @@ from kvstore.cli_connect import (
     say,
 )
 from kvstore.cli_serve import run_service
-from kvstore.cli_status import ask_status
+from kvstore.cli_status import ask_status, print_status
 from kvstore.config import HTTP_PORT_DEFAULT, PORT_DEFAULT, ConfigError, ServeConfig
 from kvstore.demo import demonstrate_tampering
 from kvstore.violation import Violation
+
+_PUBLIC_KEY_BYTES: Final = 32  # Ed25519
 
 application = typer.Typer(
     help="An integrity-protected key-value store.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -98,11 +99,11 @@ def put(
     unverified: UnverifiedOption = False,
 ) -> None:
     """Set the value of a key."""
-    content = sys.stdin.buffer.read() if value == "-" else value.encode()
+    content = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
 
     async def command() -> None:
         async with Target(server, monitor, key_file, unverified).connected() as kv:
-            say(_standing(await kv.put(key.encode(), content, certified=certified), unverified))
+            say(_standing(await kv.put(os.fsencode(key), content, certified=certified), unverified))
 
     run(command)
 
@@ -121,7 +122,7 @@ def get(
 
     async def command() -> None:
         async with Target(server, monitor, key_file, unverified).connected() as kv:
-            answer = await kv.get(key.encode(), certified=certified)
+            answer = await kv.get(os.fsencode(key), certified=certified)
         if answer.value is None:
             say(f"{key}: no value, {_standing(answer, unverified)}")
             raise typer.Exit(EXIT_ERROR)
@@ -143,7 +144,7 @@ def delete(
 
     async def command() -> None:
         async with Target(server, monitor, key_file, unverified).connected() as kv:
-            say(_standing(await kv.delete(key.encode(), certified=certified), unverified))
+            say(_standing(await kv.delete(os.fsencode(key), certified=certified), unverified))
 
     run(command)
 
@@ -197,10 +198,7 @@ def status(
         if as_json:
             print(json.dumps(content, indent=2))
         else:
-            table = Table(show_header=False, box=None)
-            for name, value in content.items():
-                table.add_row(name, value if isinstance(value, str) else json.dumps(value))
-            Console().print(table)
+            print_status(content)
         if violation := content.get("violation"):
             say(f"INTEGRITY VIOLATION {Violation(**violation).summary()}")
             raise typer.Exit(EXIT_VIOLATION)
@@ -226,6 +224,8 @@ def client_add(
     except KeyError:
         raise typer.BadParameter("--role is read, write or admin") from None
 
+    given = _public_key(public_key) if public_key is not None else b""
+
     async def command() -> None:
         async with Target(server, monitor, key_file).connected() as kv:
             # The key is saved first: an admitted client whose key is lost would be of no use.
@@ -234,7 +234,7 @@ def client_add(
                 key.save(new_key)
                 public = key.public_key
             else:
-                public = bytes.fromhex(public_key or "")
+                public = given
             await (await kv.clients.add(name, public, wanted)).certified()
         say(f"admitted {name} ({wanted.name.lower()}): {public.hex()}")
 
@@ -249,10 +249,11 @@ def client_remove(
     key_file: KeyOption = None,
 ) -> None:
     """Admit a client no more, durably."""
+    public = _public_key(public_key)
 
     async def command() -> None:
         async with Target(server, monitor, key_file).connected() as kv:
-            await (await kv.clients.remove(bytes.fromhex(public_key))).certified()
+            await (await kv.clients.remove(public)).certified()
         say(f"removed: {public_key}")
 
     run(command)
@@ -287,6 +288,16 @@ def demo_tamper() -> None:
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+def _public_key(text: str) -> bytes:
+    try:
+        public = bytes.fromhex(text)
+    except ValueError:
+        public = b""
+    if len(public) != _PUBLIC_KEY_BYTES:
+        raise typer.BadParameter(f"a public key has {2 * _PUBLIC_KEY_BYTES} hex digits, as `zetakv client list` shows")
+    return public
 
 
 def _standing(answer: Answer, unverified: bool) -> str:

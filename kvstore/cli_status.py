@@ -7,6 +7,9 @@ import asyncio
 import json
 from typing import Final
 
+from rich.console import Console
+from rich.table import Table
+
 from kvstore import limits
 from kvstore.framing import BadFrameError, FrameParser, pack_frame
 from kvstore.messages import ERROR, Client, Json, Server
@@ -22,6 +25,8 @@ class NoStatusError(Exception):
 async def ask_status(address: str) -> Json:
     """The status of the server at `host:port`. Raises NoStatusError."""
     host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise NoStatusError(f"{address!r} is not an address: expected host:port, as in 127.0.0.1:7717")
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             reader, writer = await asyncio.open_connection(host.strip("[]"), port)
@@ -34,6 +39,25 @@ async def ask_status(address: str) -> Json:
         raise NoStatusError(f"{address}: no answer within {_ANSWER_SECONDS:g} s") from None
     except (OSError, BadFrameError, ValueError) as error:
         raise NoStatusError(f"{address}: {error}") from error
+
+
+def print_status(status: Json) -> None:
+    """For people: one line for each fact, then one for each worker."""
+    workers = status["workers"]
+    facts = Table(show_header=False, box=None)
+    facts.add_column()
+    facts.add_column(overflow="fold")  # a fingerprint that is cut off is of no use
+    for name, value in status.items():
+        if name != "workers":
+            facts.add_row(name, value if isinstance(value, str) else json.dumps(value))
+    names = list(dict.fromkeys(name for worker in workers for name in worker))
+    counters = Table(*names, box=None)
+    for worker in workers:
+        counters.add_row(*(str(worker.get(name, "")) for name in names))
+    console = Console()
+    console.print(facts)
+    console.print()
+    console.print(counters)
 
 
 async def _answer(reader: asyncio.StreamReader) -> Json:

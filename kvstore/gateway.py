@@ -135,7 +135,9 @@ class Gateway:
     async def _authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if self._token is not None and request.path not in _PUBLIC_PATHS:
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(token.encode(), self._token.encode()):
+            if scheme.lower() != "bearer" or not hmac.compare_digest(
+                token.encode(errors="surrogateescape"), self._token.encode()
+            ):
                 raise ApiError(401, "unauthorized", "send `Authorization: Bearer TOKEN`, with the token in http.token")
         return await handler(request)
 
@@ -156,6 +158,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def main(config: ChildConfig, control: Control) -> None:
+    # It reports every request that is no HTTP with a traceback; faults of ours are logged by `_errors`.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     gateway = Gateway(config, control)
     await control.connect(config, gateway.control_message)
 

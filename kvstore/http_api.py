@@ -8,9 +8,11 @@ import asyncio
 import base64
 import binascii
 import json
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
+from urllib.parse import unquote
 
 from aiohttp import web
 from kvstore_client import KV, Answer, Attempt, KVStoreError, Number, Value
@@ -19,6 +21,8 @@ from kvstore.http_errors import ApiError, error_body
 
 BATCH_OPERATIONS_MAX: Final = 1_000
 """Operations in one batch: a bound on the work of one HTTP request."""
+
+_BAD_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
 
 Connect = Callable[[AsyncExitStack], Awaitable[KV]]
 JsonObject = dict[str, Any]
@@ -144,7 +148,14 @@ def _receipt(answer: Answer) -> JsonObject:
 
 
 def _path_key(request: web.Request) -> bytes:
-    text = request.match_info["key"]
+    # From what was sent: the router leaves escapes that are no UTF-8, or none at all, in the key as text.
+    escaped = request.raw_path.partition("/v1/keys/")[2].partition("?")[0]
+    if _BAD_ESCAPE.search(escaped):
+        raise ApiError(400, "bad_request", "the key has a % that is no escape: write %25")
+    try:
+        text = unquote(escaped, errors="strict")
+    except UnicodeDecodeError:
+        raise ApiError(400, "bad_request", "the key is not valid utf-8: send it with encoding=base64") from None
     return _bytes(text, request.query.get("encoding", "utf-8"), "the key")
 
 

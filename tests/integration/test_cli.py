@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -69,11 +70,43 @@ async def test_a_line_that_is_no_record_is_named(zetakv: Zetakv, tmp_path: Path)
     assert b"line 2 is no record" in refused.stderr
 
 
+async def test_a_load_that_fails_in_the_middle_says_how_far_it_came(zetakv: Zetakv, tmp_path: Path) -> None:
+    source = tmp_path / "records.jsonl"
+    lines = [json.dumps({"key": f"key {number}", "value": "v"}) for number in range(2_500)]
+    lines.append(json.dumps({"key": "long", "value": "v" * (1 << 20) + "v"}))
+    source.write_text("\n".join(lines))
+    refused = await zetakv("load", str(source))
+    assert refused.returncode == 1
+    assert b"its first 2000 records were put" in refused.stderr
+    assert b"lines 2001 to 2501: the value has 1048577 bytes" in refused.stderr
+
+
+async def test_arguments_that_are_not_text_are_bytes(zetakv: Zetakv) -> None:
+    key, value = os.fsdecode(b"key \xff"), os.fsdecode(b"value \xfe")
+    assert (await zetakv("put", key, value)).returncode == 0
+    assert (await zetakv("get", key, "--raw")).stdout == b"value \xfe"
+    assert (await zetakv("delete", key)).returncode == 0
+    assert (await zetakv("get", key)).returncode == 1
+
+
+async def test_an_export_that_fails_leaves_the_former_one(zetakv: Zetakv, tmp_path: Path) -> None:
+    target = tmp_path / "records.jsonl"
+    target.write_text("the former one")
+    assert (await zetakv("export", str(target), "--server", "127.0.0.1:1")).returncode == 1
+    assert [name for name in os.listdir(tmp_path) if "records" in name] == ["records.jsonl"]
+    assert target.read_text() == "the former one"
+    assert (await zetakv("put", "a", "b")).returncode == 0
+    assert (await zetakv("load", "/dev/null")).returncode == 0
+    assert (await zetakv("export", str(target))).returncode == 0
+
+
 async def test_status_for_people_and_for_programs(zetakv: Zetakv, service: Service) -> None:
     status = json.loads((await zetakv("status", "--json")).stdout)
     assert status["state"] == "ok"
     assert status["fingerprint"] == service.fingerprint
-    assert b"fingerprint" in (await zetakv("status")).stdout
+    shown = (await zetakv("status")).stdout.decode()
+    assert service.fingerprint in shown
+    assert "open_epoch" in shown
 
 
 async def test_clients_are_admitted_with_a_role_and_removed(zetakv: Zetakv, tmp_path: Path, service: Service) -> None:
@@ -97,6 +130,7 @@ async def test_clients_are_admitted_with_a_role_and_removed(zetakv: Zetakv, tmp_
 async def test_wrong_usage_is_exit_code_2(zetakv: Zetakv, tmp_path: Path) -> None:
     assert (await zetakv("serve", "--data", str(tmp_path / "x"), "--workers", "3")).returncode == 2
     assert (await zetakv("client", "add", "--role", "king", "--name", "x", "--public-key", "00")).returncode == 2
+    assert (await zetakv("client", "remove", "zz")).returncode == 2
     assert (await zetakv("load", "/does/not/exist")).returncode == 2
     assert (await zetakv("nonsense")).returncode == 2
 

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from service import Service
+from yarl import URL
 
 from kvstore._prover import encode_record, store_key_of
 from kvstore.config import ServeConfig
@@ -66,6 +67,23 @@ async def test_bytes_that_are_no_text_travel_in_base64(service: Service) -> None
             read = await response.json()
             assert read["encoding"] == "base64"
             assert base64.b64decode(read["value"]) == value
+
+
+@pytest.mark.parametrize("key", ["%zz", "100%", "%ff"])
+async def test_a_key_with_bad_escapes_is_refused_rather_than_taken_for_another(service: Service, key: str) -> None:
+    async with session_of(service) as http:
+        url = URL(service.http_url + KEYS + key, encoded=True)
+        async with http.put(url, json={"value": "x"}) as response:
+            assert response.status == 400
+            assert (await response.json())["error"]["code"] == "bad_request"
+
+
+async def test_a_token_that_is_no_text_is_a_wrong_token(service: Service) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(service.http_url.rpartition(":")[2]))
+    writer.write(b"GET /v1/keys/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_a_batch_answers_each_operation_in_order(service: Service) -> None:

@@ -201,11 +201,14 @@ async def test_a_checkpointer_that_outlives_its_supervisor_cannot_write_below_th
         async with service.connected() as kv:
             await kv.put_many(dict.fromkeys(RECORDS, b"later"))
             await until(lambda: service.status().json()["epoch_phase"] == "storing", "a checkpoint waits to be written")
-        service.kill()
+        crashed = service.process
+        assert crashed is not None
+        os.kill(crashed.pid, signal.SIGKILL)
         process = service.spawn()
         await asyncio.sleep(1)
         assert "ready:" not in process.output
         os.kill(checkpointer, signal.SIGCONT)
+        await asyncio.to_thread(crashed.wait)
         await asyncio.to_thread(service.wait_until_ready)
         async with service.connected() as kv:
             values = {answer.value for answer in await kv.get_many(RECORDS, certified=True)}

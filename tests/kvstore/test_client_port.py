@@ -158,6 +158,17 @@ def test_a_client_that_sends_no_more_gets_its_answers_first(port: ClientPort) ->
     assert not idle.connection.eof_received()
 
 
+def test_long_frames_are_read_only_on_a_connection_with_a_session(questions: Questions) -> None:
+    port = ClientPort(questions, GREETING, ungreeted_frame_bytes_max=10)
+    greeted, stranger = Client(port), Client(port)
+    greeted.sends(b"short")
+    greeted.connection.greet()
+    greeted.sends(b"ten or more bytes")
+    stranger.sends(b"ten or more bytes")
+    assert questions.frames == [(2, b"short"), (2, b"ten or more bytes")]
+    assert (greeted.transport.ended, stranger.transport.ended) == ("", "closed")
+
+
 async def test_quiet_is_reached_when_all_are_answered_or_gone(port: ClientPort, questions: Questions) -> None:
     first, second = Client(port), Client(port)
     first.sends(b"a")
