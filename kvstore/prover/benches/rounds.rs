@@ -126,13 +126,15 @@ impl Bench {
     /// Work until there is nothing to do.
     fn work(&mut self) {
         while self.prover.is_busy() {
-            let start = Instant::now();
+            let mut start = Instant::now();
             loop {
                 let keys = self.prover.reads().expect("rows are asked for");
                 if keys.is_empty() {
                     break;
                 }
+                self.proved += start.elapsed();
                 let rows: Vec<_> = keys.iter().map(|key| self.store.get(key)).collect();
+                start = Instant::now();
                 self.prover.supply(&rows).expect("rows are as they were");
             }
             let log = self.prover.log().expect("a log");
