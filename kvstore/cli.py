@@ -161,7 +161,7 @@ def load(
 
     async def command() -> None:
         count = await cli_data.load(Target(server, monitor, key_file, unverified), file)
-        say(f"{count} records loaded" + ("" if unverified else " and certified"))
+        say(f"{count} records loaded and " + ("durable, but unverified" if unverified else "certified"))
 
     run(command)
 

@@ -28,7 +28,10 @@ class LineError(ValueError):
 
 
 async def load(target: Target, path: Path) -> int:
-    """Put every record of a file; returns their number, all certified. Raises LineError, KVStoreError, OSError."""
+    """Put every record of a file; returns their number, all certified, or durable if the server is unverified.
+
+    Raises LineError, KVStoreError, OSError.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     count = 0
     try:
@@ -42,9 +45,8 @@ async def load(target: Target, path: Path) -> int:
                         raise LineError(f"lines {lines[0]} to {lines[-1]}: {error}") from error
                     count += len(batch)
                     progress.update(task, completed=position)
-                if not target.unverified:
-                    progress.update(task, description="certifying")
-                    await kv.barrier()
+                progress.update(task, description="certifying")
+                await kv.barrier()  # of an unverified server: its next checkpoint
     except Exception:
         if count:
             say(f"{path} was not loaded to its end: its first {count} records were put, without a certificate so far")
@@ -76,8 +78,7 @@ async def export(target: Target, path: Path | None) -> int:
                 if len(keys) == _BATCH_RECORDS:
                     await write_batch()
             await write_batch()
-            if not target.unverified:
-                await kv.barrier()
+            await kv.barrier()
     return count
 
 

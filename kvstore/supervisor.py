@@ -211,6 +211,8 @@ class Supervisor:
         if self._monitor is not None:
             self._monitor.close()
         await self._children.end_all()
+        if self._fatal.done():
+            self._fatal.exception()  # seen: it may be the consequence of an error that is reported already
 
     # --- what happens (ServiceEvents) ---
 

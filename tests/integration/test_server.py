@@ -92,6 +92,16 @@ async def test_a_client_lives_on_through_a_restart_on_fewer_workers(tmp_path: Pa
             await check_filled(kv)
 
 
+async def test_what_is_loaded_into_an_unverified_server_is_listed_at_once(tmp_path: Path) -> None:
+    source = tmp_path / "records.jsonl"
+    source.write_text("".join(f'{{"key": "{number}", "value": "v"}}\n' for number in range(5_000)))
+    async with Service(tmp_path, verified=False, epoch_ms=1_000) as service:
+        loaded = await asyncio.to_thread(service.zetakv, "load", str(source), "--unverified")
+        assert loaded.stderr == b"5000 records loaded and durable, but unverified\n"
+        exported = await asyncio.to_thread(service.zetakv, "export", "--unverified")
+        assert len(exported.stdout.splitlines()) == 5_000
+
+
 async def test_an_unverified_store_survives_a_restart(tmp_path: Path) -> None:
     async with Service(tmp_path, verified=False, workers=2) as service:
         await fill(service)
@@ -225,6 +235,17 @@ async def test_the_end_of_any_child_ends_the_service_with_the_reason(tmp_path: P
         assert "ended unexpectedly (signal 9)" in output
         assert "Traceback" not in output
         await until(lambda: not any(map(is_alive, children)), "the other children end, too")
+
+
+async def test_a_monitor_that_cannot_start_is_the_one_thing_reported(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    service.admin_key.parent.mkdir(parents=True)
+    service.admin_key.write_text("open to all")
+    service.admin_key.chmod(0o644)
+    refused = await asyncio.to_thread(service.start_refused)
+    assert refused.code == 1
+    assert "others can read it" in refused.stderr
+    assert "never retrieved" not in refused.stderr
 
 
 async def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:
