@@ -33,7 +33,7 @@ class ClientHandler(Protocol):
         """A frame arrived. Every frame counted by `expect_answer` gets exactly one `answer`."""
 
     def client_lost(self, connection: "Connection") -> None:
-        """The connection is gone; answers to it are dropped."""
+        """The client is gone; answers to it are dropped."""
 
 
 def error_frame(code: ErrorCode, text: str) -> bytes:
@@ -99,8 +99,17 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._closing = True
-        self._port.lost(self, self._pending_bytes, len(self._pending))
-        self._pending.clear()
+        self._port.lost(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a client at the other end."""
+        return self._transport is not None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its client is gone, and nothing that it sent is worked on any more."""
+        return self._transport is None and not self._pending
 
     def greet(self) -> None:
         """A hello or a resume on it was answered."""
@@ -209,7 +218,16 @@ class ClientPort:
         return Connection(self, self._numbers)
 
     def find(self, number: int) -> Connection | None:
-        return self._connections.get(number)
+        """The connection of this number, if its client is still there."""
+        connection = self._connections.get(number)
+        return connection if connection is not None and connection.is_open else None
+
+    def answer(self, number: int, frame: bytes) -> None:
+        """Answer a frame that was counted by `expect_answer`; to a client that is gone, only the count goes down."""
+        connection = self._connections.get(number)
+        if connection is not None:
+            connection.answer(frame)
+            self._forget_if_done(connection)
 
     def broadcast(self, frame: bytes, *, greeted_only: bool) -> None:
         for connection in list(self._connections.values()):
@@ -232,10 +250,14 @@ class ClientPort:
             connection.refuse(ErrorCode.NOT_NOW, f"this worker has {limits.CONNECTIONS_MAX} connections already")
             connection.close()
 
-    def lost(self, connection: Connection, pending_bytes: int, pending_frames: int) -> None:
-        self.count(-pending_frames, -pending_bytes)
-        self._connections.pop(connection.number, None)
+    def lost(self, connection: Connection) -> None:
+        """Its frames count until they are answered: a client cannot pile up work by leaving and coming back."""
+        self._forget_if_done(connection)
         self.handler.client_lost(connection)
+
+    def _forget_if_done(self, connection: Connection) -> None:
+        if connection.is_done:
+            self._connections.pop(connection.number, None)
 
     def count(self, frames: int, size: int) -> None:
         self._pending_frames += frames

@@ -16,7 +16,8 @@ FORMAT_VERSION: Final = 1
 _EPOCH_MS_MIN: Final = 10
 _EPOCH_MS_MAX: Final = 3_600_000
 _SLOTS_MIN: Final = 80  # twice the longest path in the tree
-_SLOTS_MAX: Final = 1 << 28
+_SLOTS_MAX: Final = 1 << 24  # what the monitor allows (protocol section 9)
+_HOT_RECORDS_MAX: Final = 1 << 28
 
 
 class ConfigError(ValueError):
@@ -55,7 +56,7 @@ class ServeConfig:
         _check("--workers", self.workers in {1 << bit for bit in range(7)}, "a power of two, at most 64")
         _check("--epoch-ms", _EPOCH_MS_MIN <= self.epoch_ms <= _EPOCH_MS_MAX, f"{_EPOCH_MS_MIN} to {_EPOCH_MS_MAX}")
         _check("--slots", _SLOTS_MIN <= self.slots <= _SLOTS_MAX, f"{_SLOTS_MIN} to {_SLOTS_MAX}")
-        _check("--hot-records", 0 <= self.hot_records_max <= _SLOTS_MAX, f"0 to {_SLOTS_MAX}")
+        _check("--hot-records", 0 <= self.hot_records_max <= _HOT_RECORDS_MAX, f"0 to {_HOT_RECORDS_MAX}")
         _check("--port", 0 <= self.port < 1 << 16, "0 to 65535")
         _check("--http-port", self.http_port is None or 0 <= self.http_port < 1 << 16, "0 to 65535")
         _check("--key-bytes", 1 <= self.key_bytes_max <= limits.KEY_BYTES_MAX, f"1 to {limits.KEY_BYTES_MAX}")

@@ -156,11 +156,12 @@ class Worker:
         self._control.send_json(FromChild.READY, {"serving": True})
 
     async def quiesce(self) -> None:
-        """Let no one in any more, and report when every frame that arrived is answered."""
+        """Let no one in any more, and report when all that arrived is answered; after a failure, nothing will be."""
         self._accepting = False
         if self._server is not None:
             self._server.close()
-        await self._port.quiet()
+        if self._failed is None:
+            await self._port.quiet()
         self._control.send(FromChild.QUIET)
 
     async def _run_rounds(self) -> None:
@@ -348,12 +349,9 @@ class Worker:
             self._rounds.wake()
 
     def _answer(self, number: int, frame: bytes) -> None:
-        connection = self._port.find(number)
-        if connection is None:
-            return
-        if frame[HEADER_BYTES - 1] == Server.RESUMED:
+        if frame[HEADER_BYTES - 1] == Server.RESUMED and (connection := self._port.find(number)) is not None:
             self._adopt(connection, SESSION.unpack_from(frame, HEADER_BYTES)[0])
-        connection.answer(frame)
+        self._port.answer(number, frame)
 
     def _adopt(self, connection: Connection, session: int) -> None:
         if session not in connection.sessions:
@@ -375,8 +373,7 @@ class Worker:
             else:
                 connection.greet()
                 connection.sessions.add(session)
-        if connection is not None:
-            connection.answer(frame)
+        self._port.answer(number, frame)
 
     # --- peers ---
 

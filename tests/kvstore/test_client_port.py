@@ -169,16 +169,30 @@ def test_long_frames_are_read_only_on_a_connection_with_a_session(questions: Que
     assert (greeted.transport.ended, stranger.transport.ended) == ("", "closed")
 
 
-async def test_quiet_is_reached_when_all_are_answered_or_gone(port: ClientPort, questions: Questions) -> None:
+async def test_quiet_is_reached_when_all_are_answered_gone_or_not(port: ClientPort, questions: Questions) -> None:
     first, second = Client(port), Client(port)
     first.sends(b"a")
     second.sends(b"b", b"c")
     waiting = asyncio.create_task(port.quiet())
     await asyncio.sleep(0)
-    first.connection.answer(b"\1\0\0\0\x82")
-    await asyncio.sleep(0)
-    assert not waiting.done()
     second.connection.connection_lost(None)
-    await asyncio.wait_for(waiting, 1)
     assert questions.lost == [2]
     assert port.find(2) is None
+    for number in (1, 2, 2):
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        port.answer(number, b"\1\0\0\0\x82")
+    await asyncio.wait_for(waiting, 1)
+    assert port.connections == 1
+
+
+def test_work_of_clients_that_leave_and_come_back_stops_those_who_send_more(port: ClientPort) -> None:
+    body = b"x" * limits.PENDING_BYTES_MAX
+    for _ in range(limits.QUEUED_BYTES_MAX // limits.PENDING_BYTES_MAX + 1):
+        client = Client(port)
+        client.sends(body[: limits.FRAME_BYTES_MAX - 1])
+        client.sends(body[limits.FRAME_BYTES_MAX - 1 :])
+        client.connection.connection_lost(None)
+    client = Client(port)
+    client.sends(b"one more")
+    assert not client.transport.reading
