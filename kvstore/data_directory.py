@@ -1,6 +1,7 @@
 """The data directory of a service, and its sockets: what must be had for oneself alone before anything is started.
 
 DATA/lock         held by the running supervisor and its checkpointer
+DATA/runtime      link to the directory of the running server's sockets
 DATA/store/       the LMDB environment
 DATA/monitor/     state and keys of an embedded monitor
 DATA/http.token   bearer token of the HTTP gateway
@@ -24,6 +25,7 @@ _TOKEN_BYTES: Final = 32
 _LOCK_SECONDS: Final = 2.0
 """How long the end of a former server's processes is waited for."""
 _LOCK_RETRY_SECONDS: Final = 0.05
+_RUNTIME_PREFIX: Final = "zetakv-"
 
 
 @contextmanager
@@ -60,13 +62,27 @@ def _lock(descriptor: int, path: Path) -> None:
 
 
 @contextmanager
-def runtime_directory() -> Iterator[Path]:
-    """A private directory for Unix sockets: their paths must be short, so it cannot be the data directory."""
-    path = Path(tempfile.mkdtemp(prefix="zetakv-"))
+def runtime_directory(data: Path) -> Iterator[Path]:
+    """A private directory for Unix sockets: their paths must be short, so it cannot be the data directory.
+
+    DATA/runtime leads to it, so that the next server can remove what a killed one left behind. `data` must be locked.
+    """
+    link = data / "runtime"
+    if link.is_symlink():
+        _remove_runtime(link)
+    path = Path(tempfile.mkdtemp(prefix=_RUNTIME_PREFIX))
+    link.symlink_to(path)
     try:
         yield path
     finally:
+        _remove_runtime(link)
+
+
+def _remove_runtime(link: Path) -> None:
+    path = link.readlink()
+    if path.parent == Path(tempfile.gettempdir()) and path.name.startswith(_RUNTIME_PREFIX):
         shutil.rmtree(path, ignore_errors=True)
+    link.unlink()
 
 
 def http_token(path: Path) -> str:

@@ -44,7 +44,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ready], None]) -> Viola
 
     Raises ServiceError, and IntegrityViolationError if it cannot start because of one.
     """
-    with locked_data_directory(config.data) as lock, runtime_directory() as runtime:
+    with locked_data_directory(config.data) as lock, runtime_directory(config.data) as runtime:
         supervisor = Supervisor(config, runtime, lock)
         try:
             await supervisor.start(on_ready)
