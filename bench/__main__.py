@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from bench.epochs import EpochsBenchmark, run
 from bench.load import Workload
@@ -45,13 +45,20 @@ def epochs(
     result = run(benchmark)
     if output is not None:
         output.write_text(json.dumps(result, indent=2) + "\n")
-    table = Table("epoch ms", "verified op/s", "unverified op/s", "ratio", "certified p50 s", "certified p99 s")
+    table = Table(
+        "epoch ms",
+        "verified op/s",
+        "unverified op/s",
+        Column("ratio", no_wrap=True),
+        "certified p50 s",
+        "certified p99 s",
+    )
     for row in result["rows"]:  # type: ignore[attr-defined]
         table.add_row(
             f"{row['epoch_ms']:,}",
             f"{row['verified']:,.0f}",
             f"{row['unverified']:,.0f}",
-            f"{row['ratio']:.2f}",
+            f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})",
             f"{row['certification_p50']:.3f}",
             f"{row['certification_p99']:.3f}",
         )

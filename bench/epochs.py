@@ -63,14 +63,15 @@ def run(benchmark: EpochsBenchmark) -> dict[str, object]:
 
 
 def _row(epoch_ms: int, pairs: list[list[Observed]]) -> dict[str, float]:
+    ratios = [verified.operations_per_second / unverified.operations_per_second for verified, unverified in pairs]
     latencies = sorted(seconds for verified, _ in pairs for seconds in verified.certification_seconds)
     return {
         "epoch_ms": epoch_ms,
         "verified": statistics.median(verified.operations_per_second for verified, _ in pairs),
         "unverified": statistics.median(unverified.operations_per_second for _, unverified in pairs),
-        "ratio": statistics.median(
-            verified.operations_per_second / unverified.operations_per_second for verified, unverified in pairs
-        ),
+        "ratio": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
         "certification_p50": _percentile(latencies, 0.50),
         "certification_p99": _percentile(latencies, 0.99),
     }

@@ -48,22 +48,24 @@ def main() -> None:
 @application.command()
 def serve(
     data: Annotated[Path, typer.Option(help="Data directory; created if absent.")],
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = ServeConfig.host,
     port: Annotated[int, typer.Option(help="Port for clients; 0: any.")] = PORT_DEFAULT,
     http_port: Annotated[int, typer.Option(help="Port for HTTP; 0: any.")] = HTTP_PORT_DEFAULT,
     no_http: Annotated[bool, typer.Option("--no-http", help="Serve no HTTP.")] = False,
     http_key: Annotated[Path | None, typer.Option(help="The HTTP gateway's client key.")] = None,
-    workers: Annotated[int, typer.Option(help="Worker processes, a power of two.")] = 1,
-    epoch_ms: Annotated[int, typer.Option(help="Time between certificates, in milliseconds.")] = 1_000,
+    workers: Annotated[int, typer.Option(help="Worker processes, a power of two.")] = ServeConfig.workers,
+    epoch_ms: Annotated[int, typer.Option(help="Time between certificates, in milliseconds.")] = ServeConfig.epoch_ms,
     unverified: Annotated[bool, typer.Option("--unverified", help="Without a monitor: nothing is checked.")] = False,
     open_mode: Annotated[bool, typer.Option("--open", help="Let anyone read and write, without a key.")] = False,
     monitor: Annotated[
         str | None, typer.Option(help="A running monitor, unix:PATH or tcp:HOST:PORT; else one is started.")
     ] = None,
-    slots: Annotated[int, typer.Option(help="Verified cache per worker, in records.")] = 32_768,
-    hot_records: Annotated[int, typer.Option(help="Records per worker that stay hot over a checkpoint.")] = 262_144,
-    key_bytes: Annotated[int, typer.Option(help="Longest key.")] = 4_096,
-    value_bytes: Annotated[int, typer.Option(help="Longest value.")] = 1 << 20,
+    slots: Annotated[int, typer.Option(help="Verified cache per worker, in records.")] = ServeConfig.slots,
+    hot_records: Annotated[
+        int, typer.Option(help="Records per worker that stay hot over a checkpoint.")
+    ] = ServeConfig.hot_records_max,
+    key_bytes: Annotated[int, typer.Option(help="Longest key.")] = ServeConfig.key_bytes_max,
+    value_bytes: Annotated[int, typer.Option(help="Longest value.")] = ServeConfig.value_bytes_max,
 ) -> None:
     """Run a server until Ctrl-C or SIGTERM."""
     try:
