@@ -64,7 +64,11 @@ def encode_client_hello(
 
 @dataclass(frozen=True, slots=True)
 class ServerHello:
-    """A verified server hello. `former_last`: per thread of the former session; None if the monitor knows nothing."""
+    """A verified server hello.
+
+    `former_last`: per thread of the former session; None if the monitor knows nothing. `overrides`: the statements of
+    all overrides of a rollback, the oldest first.
+    """
 
     role: Role
     threads: int
@@ -73,6 +77,7 @@ class ServerHello:
     ephemeral: bytes
     head: Head
     former_last: list[int] | None
+    overrides: list[bytes]
     data: bytes
 
 
@@ -88,6 +93,7 @@ class UnverifiedServerHello:
         instance, incarnation = reader.take(16), reader.take(16)
         session, epoch, head, ephemeral = reader.u64(), reader.u32(), reader.take(32), reader.take(32)
         former_last = [reader.u64() for _ in range(former_count)]
+        overrides = [reader.take(reader.u16()) for _ in range(reader.u8())]
         self._body = data[: reader.position()]
         self._signature = reader.take(SIGNATURE_BYTES)
         reader.end()
@@ -103,6 +109,7 @@ class UnverifiedServerHello:
             ephemeral=ephemeral,
             head=Head(instance, epoch, head, data),
             former_last=former_last if status == 1 else None,
+            overrides=overrides,
             data=data,
         )
 

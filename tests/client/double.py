@@ -129,6 +129,7 @@ class Monitor:
             head=hashes[-1] if hashes else bytes(32),
             ephemeral=ref.x25519_public(secret),
             former_last=former_last,
+            overrides=[],
         )
         keys = ref.session_keys(secret, hello[4:36], hello, answer, self.threads)
         generations, lasts = [1] * self.threads, [0] * self.threads

@@ -192,6 +192,8 @@ def test_handshake() -> None:
         data = bytes.fromhex(case["server_hello"])
         hello = UnverifiedServerHello(data).verify(identity, client_hello)
         assert (hello.role, hello.threads, hello.session) == (case["role"], vector["threads"], vector["session"])
+        assert [statement.hex() for statement in hello.overrides] == case["overrides"]
+        assert hello.head.instance.hex() == case["instance"]
         assert hello.former_last == (case["former_last"] if case["former_status"] == 1 else None)
         assert (hello.head.epoch, hello.head.hash.hex()) == (vector["epoch"], vector["head"])
         keys = SessionKeys(secret, hello.ephemeral, client_hello, data)

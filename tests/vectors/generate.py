@@ -37,6 +37,7 @@ IDENTITY = ref.ed25519_public(IDENTITY_SEED)
 SESSION, GENERATION, THREAD, SEQUENCE = 0x1122334455667788, 3, 1, 42
 AFTER_TS, TS = (7 << 32) | 9, (8 << 32) | 1234
 LONG_VALUE = pattern(13, 100)
+ADMIN_SEED = pattern(16)
 
 
 def to_json(value: Any) -> Any:
@@ -146,9 +147,20 @@ def requests() -> Any:
 
 def handshake() -> Any:
     cases = []
-    for name, seed, former, former_last in (
-        ("anonymous", None, None, []),
-        ("client key and former session", CLIENT_SEED, (FORMER_INCARNATION, 77, FORMER_KEY), [5, 6]),
+    former_session = (FORMER_INCARNATION, 77, FORMER_KEY)
+    chain = overrides()["chain"]
+    for name, seed, former, former_last, instance, statements in (
+        ("anonymous", None, None, [], INSTANCE, []),
+        ("client key and former session", CLIENT_SEED, former_session, [5, 6], INSTANCE, []),
+        ("overrides", None, None, [], chain[-1]["new_instance"], [it["statement"] for it in chain]),
+        (
+            "former session and override",
+            CLIENT_SEED,
+            former_session,
+            [5, 6],
+            chain[0]["new_instance"],
+            [chain[0]["statement"]],
+        ),
     ):
         hello = ref.client_hello(IDENTITY, ref.x25519_public(CLIENT_EPHEMERAL_SECRET), seed, former)
         answer = ref.server_hello(
@@ -157,13 +169,14 @@ def handshake() -> Any:
             role=3 if seed else 2,
             former_status=1 if former else 0,
             threads=2,
-            instance=INSTANCE,
+            instance=instance,
             incarnation=INCARNATION,
             session=SESSION,
             epoch=12,
             head=pattern(14),
             ephemeral=ref.x25519_public(SERVER_EPHEMERAL_SECRET),
             former_last=former_last,
+            overrides=statements,
         )
         client_public = ref.x25519_public(CLIENT_EPHEMERAL_SECRET)
         keys = ref.session_keys(SERVER_EPHEMERAL_SECRET, client_public, hello, answer, 2)
@@ -178,6 +191,8 @@ def handshake() -> Any:
                 "role": 3 if seed else 2,
                 "former_status": 1 if former else 0,
                 "former_last": former_last,
+                "instance": instance,
+                "overrides": statements,
                 "server_hello": answer,
                 "secret": keys.secret,
                 "request_keys": keys.request,
@@ -191,7 +206,6 @@ def handshake() -> Any:
         "identity": IDENTITY,
         "client_ephemeral_secret": CLIENT_EPHEMERAL_SECRET,
         "server_ephemeral_secret": SERVER_EPHEMERAL_SECRET,
-        "instance": INSTANCE,
         "incarnation": INCARNATION,
         "session": SESSION,
         "threads": 2,
@@ -199,6 +213,31 @@ def handshake() -> Any:
         "head": pattern(14),
         "cases": cases,
     }
+
+
+def overrides() -> dict[str, Any]:
+    """Two overrides, the second of the first; at its time the register was lost."""
+    chain: list[dict[str, Any]] = []
+    for epoch, head, sealed, incarnation, time, reason in (
+        (9, pattern(17), pattern(18), pattern(19, 16), 1_800_000_000, "the disk is lost; backup of the night"),
+        (11, pattern(20), bytes(32), bytes(16), 1_800_086_400, "Gerät ersetzt"),
+    ):
+        old_instance = chain[-1]["new_instance"] if chain else INSTANCE
+        statement = ref.override_statement(ADMIN_SEED, old_instance, epoch, head, sealed, incarnation, time, reason)
+        chain.append(
+            {
+                "old_instance": old_instance,
+                "epoch": epoch,
+                "head": head,
+                "replaced_sealed": sealed,
+                "replaced_incarnation": incarnation,
+                "time": time,
+                "reason": reason,
+                "statement": statement,
+                "new_instance": ref.new_instance(statement),
+            }
+        )
+    return {"admin_seed": ADMIN_SEED, "admin_key": ref.ed25519_public(ADMIN_SEED), "chain": chain}
 
 
 def certificates() -> Any:
@@ -285,6 +324,7 @@ def vectors() -> dict[str, Any]:
         "commitments": commitments(),
         "requests": requests(),
         "handshake": handshake(),
+        "overrides": overrides(),
         "certificates": certificates(),
         "violations": violations(),
         "administration": administration(),

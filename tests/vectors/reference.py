@@ -111,10 +111,12 @@ def server_hello(
     head: bytes,
     ephemeral: bytes,
     former_last: list[int],
+    overrides: list[bytes],
 ) -> bytes:
     hello = struct.pack("<HBBHH", 1, role, former_status, threads, len(former_last)) + instance + incarnation
     hello += struct.pack("<QI", session, epoch) + head + ephemeral
     hello += b"".join(struct.pack("<Q", last) for last in former_last)
+    hello += struct.pack("<B", len(overrides)) + b"".join(struct.pack("<H", len(it)) + it for it in overrides)
     return hello + sign(identity_seed, b"zetakv/1 server hello" + client_hello + hello)
 
 
@@ -153,6 +155,26 @@ def certificate(
 
 def certificate_hash(data: bytes) -> bytes:
     return domain_hash("zetakv/1 certificate", data[:104])
+
+
+def override_statement(
+    admin_seed: bytes,
+    old_instance: bytes,
+    epoch: int,
+    head: bytes,
+    replaced_sealed: bytes,
+    replaced_incarnation: bytes,
+    time: int,
+    reason: str,
+) -> bytes:
+    body = b"ZKO1" + old_instance + struct.pack("<I", epoch) + head + replaced_sealed + replaced_incarnation
+    body += struct.pack("<Q", time) + ed25519_public(admin_seed)
+    body += struct.pack("<B", len(reason.encode())) + reason.encode()
+    return body + sign(admin_seed, b"zetakv/1 override" + body)
+
+
+def new_instance(statement: bytes) -> bytes:
+    return domain_hash("zetakv/1 instance", statement)[:16]
 
 
 def range_peaks(hashes: list[bytes]) -> list[bytes]:

@@ -7,7 +7,7 @@ use zetakv_verifier::value::Hash;
 
 use crate::domain::Domain;
 use crate::error::Error;
-use crate::identity::{Identity, IncarnationId};
+use crate::identity::{Identity, Run};
 
 /// Bytes of a certificate.
 pub const CERTIFICATE_BYTES: usize = BODY_BYTES + 64;
@@ -34,13 +34,13 @@ impl History {
         self.epoch.checked_add(1).ok_or(Error::NoMoreEpochs)
     }
 
-    /// The certificate of the next epoch, which ran in `incarnation`, and the history with it.
-    pub fn certify(&self, identity: &Identity, incarnation: &IncarnationId) -> Result<(Certificate, Self), Error> {
+    /// The certificate of the next epoch, which ran in `run`, and the history with it.
+    pub fn certify(&self, identity: &Identity, run: &Run) -> Result<(Certificate, Self), Error> {
         let epoch = self.next_epoch()?;
         let mut body = Vec::with_capacity(CERTIFICATE_BYTES);
         body.extend_from_slice(MAGIC);
-        body.extend_from_slice(&identity.instance);
-        body.extend_from_slice(incarnation);
+        body.extend_from_slice(&run.instance);
+        body.extend_from_slice(&run.incarnation);
         body.extend_from_slice(&epoch.to_le_bytes());
         body.extend_from_slice(&self.head);
         body.extend_from_slice(&self.range.root());
@@ -49,10 +49,18 @@ impl History {
         certificate[..BODY_BYTES].copy_from_slice(&body);
         certificate[BODY_BYTES..].copy_from_slice(&identity.sign(&body));
 
-        let head = Domain::Certificate.hash(&[&body]);
+        Ok((certificate, self.followed_by(Domain::Certificate.hash(&[&body]))?))
+    }
+
+    /// The history with the next epoch, whose certificate has this hash.
+    pub fn followed_by(&self, head: Hash) -> Result<Self, Error> {
         let mut range = self.range.clone();
         range.push(&head);
-        Ok((certificate, Self { epoch, head, range }))
+        Ok(Self {
+            epoch: self.next_epoch()?,
+            head,
+            range,
+        })
     }
 }
 
@@ -145,11 +153,16 @@ mod tests {
     fn certificates_are_deterministic_signed_and_chained() -> Result<(), Error> {
         let identity = Identity::derive(&Secret::new([3; 32]));
         let genesis = History::default();
-        let (first, after_first) = genesis.certify(&identity, &[1; 16])?;
-        assert_eq!(genesis.certify(&identity, &[1; 16])?.0, first);
-        assert_ne!(genesis.certify(&identity, &[2; 16])?.0, first);
+        let run = |instance, incarnation| Run {
+            instance: [instance; 16],
+            incarnation: [incarnation; 16],
+        };
+        let (first, after_first) = genesis.certify(&identity, &run(5, 1))?;
+        assert_eq!(genesis.certify(&identity, &run(5, 1))?.0, first);
+        assert_ne!(genesis.certify(&identity, &run(5, 2))?.0, first);
+        assert_ne!(genesis.certify(&identity, &run(6, 1))?.0, first);
 
-        let (second, after_second) = after_first.certify(&identity, &[1; 16])?;
+        let (second, after_second) = after_first.certify(&identity, &run(5, 1))?;
         assert_eq!(after_second.epoch, 2);
         assert_eq!(first[40..72], [0; 32], "no certificate before the first");
         assert_eq!(second[40..72], Domain::Certificate.hash(&[&first[..BODY_BYTES]]));

@@ -155,7 +155,7 @@ fn run(
             Ok(reply) => reply,
             Err(Fault::Error(error)) => return Err(error),
             Err(Fault::Violation(violation)) => {
-                monitor.fail(violation, &incarnation.id);
+                monitor.fail(violation, &incarnation.run);
                 None
             }
         };

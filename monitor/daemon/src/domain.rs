@@ -16,6 +16,8 @@ pub enum Domain {
     RangeRoot,
     /// A sealed state.
     Sealed,
+    /// An override statement, for the name of the instance that it begins.
+    Instance,
 }
 
 impl Domain {
@@ -26,6 +28,7 @@ impl Domain {
             Self::RangeNode => "zetakv/1 range node",
             Self::RangeRoot => "zetakv/1 range root",
             Self::Sealed => "zetakv/1 sealed",
+            Self::Instance => "zetakv/1 instance",
         })
     }
 

@@ -14,7 +14,8 @@ use crate::certificate::{Certificate, History};
 use crate::clients::Clients;
 use crate::error::Error;
 use crate::failure::violation;
-use crate::identity::{Identity, IncarnationId};
+use crate::identity::{Identity, Run};
+use crate::overrides::Overrides;
 use crate::register::{Commitment, TrustedRegister};
 use crate::sealed::{SealedState, sealed_hash};
 use crate::sessions::Sessions;
@@ -36,7 +37,8 @@ impl From<Error> for Fault {
 
 /// The epochs of an incarnation.
 pub struct Epochs {
-    incarnation: IncarnationId,
+    run: Run,
+    overrides: Overrides,
     aggregator: Aggregator<Sum>,
     /// All certificates that have been issued.
     history: History,
@@ -49,13 +51,15 @@ pub struct Epochs {
 impl Epochs {
     /// After this history, of which the register holds this commitment.
     pub fn new(
-        incarnation: IncarnationId,
+        run: Run,
+        overrides: Overrides,
         threads: u16,
         history: History,
         committed: Commitment,
     ) -> Result<Self, Error> {
         Ok(Self {
-            incarnation,
+            run,
+            overrides,
             aggregator: Aggregator::new(threads, history.next_epoch()?),
             history,
             committed,
@@ -66,6 +70,11 @@ impl Epochs {
     /// The certificates that have been issued.
     pub const fn history(&self) -> &History {
         &self.history
+    }
+
+    /// The overrides of this store.
+    pub const fn overrides(&self) -> &Overrides {
+        &self.overrides
     }
 
     /// The epoch whose certificate will cover what changes now.
@@ -90,8 +99,9 @@ impl Epochs {
             sessions.note_last_sequences(*session, last_sequences);
         }
         let state = SealedState {
-            instance: identity.instance,
-            incarnation: self.incarnation,
+            instance: self.run.instance,
+            overrides: self.overrides.clone(),
+            incarnation: self.run.incarnation,
             previous: self.committed.sealed,
             history: self.history.clone(),
             carried: held.evicted_next,
@@ -121,12 +131,12 @@ impl Epochs {
             )))?;
         let commitment = Commitment {
             sealed,
-            incarnation: self.incarnation,
+            incarnation: self.run.incarnation,
         };
         register.commit(&self.committed, &commitment)?;
         self.committed = commitment;
         self.sealed = None;
-        let (certificate, history) = self.history.certify(identity, &self.incarnation)?;
+        let (certificate, history) = self.history.certify(identity, &self.run)?;
         self.history = history;
         Ok(certificate)
     }

@@ -9,7 +9,7 @@ use zetakv_verifier::key::Key;
 use zetakv_verifier::output::Output;
 use zetakv_verifier::violation::{NO_THREAD, VIOLATION_BYTES, Violation, ViolationCode};
 
-use crate::identity::{Identity, IncarnationId};
+use crate::identity::{Identity, Run};
 use crate::log::log;
 
 const MAGIC: &[u8; 4] = b"ZKV1";
@@ -61,13 +61,13 @@ impl FailureLatch {
     }
 
     /// Latch a violation, unless there was one before; returns the first.
-    pub fn latch(&self, violation: Violation, identity: &Identity, incarnation: &IncarnationId) -> &Failure {
+    pub fn latch(&self, violation: Violation, identity: &Identity, run: &Run) -> &Failure {
         let mut is_first = false;
         let failure = self.0.get_or_init(|| {
             is_first = true;
             Failure {
                 violation,
-                signed: sign(&violation, identity, incarnation),
+                signed: sign(&violation, identity, run),
             }
         });
         if is_first {
@@ -88,11 +88,11 @@ pub const fn violation(code: ViolationCode, thread: ThreadId, epoch: u32) -> Vio
     }
 }
 
-fn sign(violation: &Violation, identity: &Identity, incarnation: &IncarnationId) -> Vec<u8> {
+fn sign(violation: &Violation, identity: &Identity, run: &Run) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(VIOLATION_BYTES);
     bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&identity.instance);
-    bytes.extend_from_slice(incarnation);
+    bytes.extend_from_slice(&run.instance);
+    bytes.extend_from_slice(&run.incarnation);
     bytes.extend_from_slice(&(violation.code as u16).to_le_bytes());
     bytes.extend_from_slice(&violation.thread.to_le_bytes());
     bytes.extend_from_slice(&violation.epoch.to_le_bytes());
@@ -112,11 +112,15 @@ mod tests {
     fn the_first_violation_stays() {
         let identity = Identity::derive(&Secret::new([1; 32]));
         let latch = FailureLatch::default();
+        let run = Run {
+            instance: [4; 16],
+            incarnation: [5; 16],
+        };
         assert!(latch.failure().is_none());
         let first = violation(ViolationCode::HashMismatch, 3, 9);
         let second = violation(ViolationCode::EpochMismatch, NO_THREAD, 9);
-        assert_eq!(latch.latch(first, &identity, &[5; 16]).violation, first);
-        let failure = latch.latch(second, &identity, &[5; 16]);
+        assert_eq!(latch.latch(first, &identity, &run).violation, first);
+        let failure = latch.latch(second, &identity, &run);
         assert_eq!(failure.violation, first);
         assert_eq!(failure.signed.len(), VIOLATION_BYTES);
         assert_eq!(failure.signed[36..40], [10, 0, 3, 0]);

@@ -1,5 +1,6 @@
 //! The golden examples of the protocol, in `tests/vectors/`: what this monitor writes and accepts is what other implementations do.
 
+use ed25519_dalek::SigningKey;
 use serde_json::Value as Json;
 use zetakv_verifier::codec::Reader;
 use zetakv_verifier::crypto::Crypto as _;
@@ -13,7 +14,9 @@ use crate::certificate::History;
 use crate::clients::{Client, Clients, Operation, UnverifiedAdminRequest};
 use crate::failure::FailureLatch;
 use crate::handshake::{ClientHello, Exchange, FormerAnswer, Refusal, Welcome};
-use crate::identity::{Identity, Secret};
+use crate::identity::{Identity, Run, Secret};
+use crate::overrides::{Decision, Override, Overrides};
+use crate::register::Commitment;
 
 fn load(name: &str) -> Json {
     let path = format!("{}/../../tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
@@ -42,9 +45,16 @@ fn list(json: &Json) -> &Vec<Json> {
 }
 
 fn identity(json: &Json) -> Identity {
-    let identity = Identity::from_parts(&array(&json["identity_seed"]), array(&json["instance"]));
+    let identity = Identity::from_seed(&array(&json["identity_seed"]));
     assert_eq!(identity.fingerprint(), json["identity"].as_str().expect("hex"));
     identity
+}
+
+fn run(golden: &Json, incarnation: &Json) -> Run {
+    Run {
+        instance: array(&golden["instance"]),
+        incarnation: array(incarnation),
+    }
 }
 
 #[test]
@@ -70,7 +80,7 @@ fn handshakes() {
         let welcome = Welcome {
             role: Role::from_u8(number(&case["role"])).expect("a role"),
             threads: number(&golden["threads"]),
-            incarnation: array(&golden["incarnation"]),
+            run: run(case, &golden["incarnation"]),
             session: number(&golden["session"]),
             epoch: number(&golden["epoch"]),
             head: array(&golden["head"]),
@@ -79,6 +89,7 @@ fn handshakes() {
                 1 => FormerAnswer::LastSequences(last_sequences),
                 _ => FormerAnswer::Unknown,
             },
+            overrides: overrides(&case["overrides"]),
         };
         let ephemeral = Secret::new(array(&golden["server_ephemeral_secret"]));
         let exchange = Exchange::with_ephemeral(&hello, ephemeral).expect("contributory");
@@ -143,14 +154,48 @@ fn changed_hellos_are_refused() {
     );
 }
 
+fn overrides(statements: &Json) -> Overrides {
+    let mut overrides = Overrides::default();
+    for statement in list(statements) {
+        let verified = Override::verify(&bytes(statement)).expect("signed");
+        overrides.push(verified).expect("not too many");
+    }
+    overrides
+}
+
+#[test]
+fn override_statements() {
+    let golden = load("overrides");
+    let admin = SigningKey::from_bytes(&array(&golden["admin_seed"]));
+    for case in list(&golden["chain"]) {
+        let decision = Decision {
+            old_instance: array(&case["old_instance"]),
+            epoch: number(&case["epoch"]),
+            head: array(&case["head"]),
+            replaced: Commitment {
+                sealed: array(&case["replaced_sealed"]),
+                incarnation: array(&case["replaced_incarnation"]),
+            },
+            time: number(&case["time"]),
+            reason: case["reason"].as_str().expect("text").to_owned(),
+        };
+        let signed = Override::sign(&decision, &admin).expect("well-formed");
+        assert_eq!(signed.statement(), bytes(&case["statement"]));
+        assert_eq!(signed.new_instance(), array(&case["new_instance"]));
+    }
+    let statements = list(&golden["chain"]).iter().map(|case| case["statement"].clone());
+    let last = overrides(&statements.collect()).instance(&array(&golden["chain"][0]["old_instance"]));
+    assert_eq!(last, Some(array(&golden["chain"][1]["new_instance"])));
+}
+
 #[test]
 fn certificates() {
     let golden = load("certificates");
     let identity = identity(&golden);
     let mut history = History::default();
     for expected in list(&golden["chain"]) {
-        let incarnation = array(&expected["incarnation"]);
-        let (certificate, next) = history.certify(&identity, &incarnation).expect("there are epochs left");
+        let run = run(&golden, &expected["incarnation"]);
+        let (certificate, next) = history.certify(&identity, &run).expect("there are epochs left");
         assert_eq!(
             certificate,
             array(&expected["certificate"]),
@@ -169,7 +214,7 @@ fn certificates() {
 fn violations() {
     let golden = load("violations");
     let identity = identity(&golden);
-    let incarnation = array(&golden["incarnation"]);
+    let run = run(&golden, &golden["incarnation"]);
     for expected in list(&golden["violations"]) {
         let code = number::<u16>(&expected["code"]);
         let violation = Violation {
@@ -181,7 +226,7 @@ fn violations() {
         };
         assert_eq!(violation.code.name(), expected["name"].as_str().expect("a name"));
         let latch = FailureLatch::default();
-        let failure = latch.latch(violation, &identity, &incarnation);
+        let failure = latch.latch(violation, &identity, &run);
         assert_eq!(failure.signed, bytes(&expected["violation"]));
     }
 }

@@ -14,7 +14,8 @@ use zetakv_verifier::machine::Role;
 use zetakv_verifier::value::Hash;
 
 use crate::error::Error;
-use crate::identity::{Identity, IncarnationId, PublicKey, Secret, random};
+use crate::identity::{Identity, IncarnationId, PublicKey, Run, Secret, random};
+use crate::overrides::Overrides;
 
 /// Bytes of a client hello.
 pub const CLIENT_HELLO_BYTES: usize = SIGNED_BYTES + 64;
@@ -154,8 +155,8 @@ pub struct Welcome {
     pub role: Role,
     /// Number of verifier threads.
     pub threads: ThreadId,
-    /// This incarnation.
-    pub incarnation: IncarnationId,
+    /// This run.
+    pub run: Run,
     /// The new session.
     pub session: u64,
     /// The last certified epoch.
@@ -164,6 +165,8 @@ pub struct Welcome {
     pub head: Hash,
     /// About the session before.
     pub former: FormerAnswer,
+    /// What the operator has overridden.
+    pub overrides: Overrides,
 }
 
 /// The monitor's half of the exchange.
@@ -203,8 +206,8 @@ impl Exchange {
         hello.push(former_status);
         hello.extend_from_slice(&welcome.threads.to_le_bytes());
         hello.extend_from_slice(&(last_sequences.len() as u16).to_le_bytes()); // one per thread
-        hello.extend_from_slice(&identity.instance);
-        hello.extend_from_slice(&welcome.incarnation);
+        hello.extend_from_slice(&welcome.run.instance);
+        hello.extend_from_slice(&welcome.run.incarnation);
         hello.extend_from_slice(&welcome.session.to_le_bytes());
         hello.extend_from_slice(&welcome.epoch.to_le_bytes());
         hello.extend_from_slice(&welcome.head);
@@ -212,6 +215,7 @@ impl Exchange {
         for last in last_sequences {
             hello.extend_from_slice(&last.to_le_bytes());
         }
+        welcome.overrides.encode(&mut hello);
         let signed = [SERVER_HELLO_DOMAIN, client.bytes, &hello].concat();
         hello.extend_from_slice(&identity.sign(&signed));
 

@@ -1,7 +1,7 @@
 //! Who this monitor is: everything that is derived from its one root secret.
 //!
-//! Invariant: one root secret is one instance, for ever. Instance id, identity key and sealing key come from the same 32 bytes, so no
-//! store can be exchanged for a fresh one, or for another instance's, behind a fingerprint that clients have pinned.
+//! Invariant: one root secret is one store, for ever. First instance id, identity key and sealing key come from the same 32 bytes, so no
+//! store can be exchanged for a fresh one, or for another monitor's, behind a fingerprint that clients have pinned.
 
 use std::fmt::Write as _;
 
@@ -13,10 +13,19 @@ use crate::error::Error;
 /// Bytes of a secret or of a symmetric key.
 pub const KEY_BYTES: usize = 32;
 
-/// Names one store, for ever.
+/// Names one store: for ever, or until its operator overrides a rollback.
 pub type InstanceId = [u8; 16];
 /// Names one run of the service, from `start` to the end of the control connection.
 pub type IncarnationId = [u8; 16];
+/// One run of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Of which store.
+    pub instance: InstanceId,
+    /// Its own name.
+    pub incarnation: IncarnationId,
+}
+
 /// An Ed25519 public key.
 pub type PublicKey = [u8; 32];
 /// An Ed25519 signature.
@@ -34,8 +43,8 @@ pub fn random<const N: usize>() -> Result<[u8; N], Error> {
 /// The keys of this monitor.
 pub struct Identity {
     signing: SigningKey,
-    /// The store that this monitor guards.
-    pub instance: InstanceId,
+    /// The store that this monitor guards, as it is called before any override.
+    pub first_instance: InstanceId,
     /// Encrypts sealed states.
     pub sealing_key: Secret,
     /// Authenticates the file that stands for a trusted register.
@@ -48,23 +57,22 @@ impl Identity {
     /// Derive all keys from the root secret.
     pub fn derive(root: &Secret) -> Self {
         let derive = |purpose: &str| Secret::new(blake3::derive_key(purpose, root.as_slice()));
-        let mut instance = InstanceId::default();
-        instance.copy_from_slice(&derive("zetakv/1 monitor: instance id")[..16]);
+        let mut first_instance = InstanceId::default();
+        first_instance.copy_from_slice(&derive("zetakv/1 monitor: instance id")[..16]);
         Self {
             signing: SigningKey::from_bytes(&derive("zetakv/1 monitor: identity key")),
-            instance,
+            first_instance,
             sealing_key: derive("zetakv/1 monitor: sealing key"),
             register_key: derive("zetakv/1 monitor: register key"),
             multiset_secret: derive("zetakv/1 monitor: multiset secret"),
         }
     }
 
-    /// An identity with this key and instance, which no root secret has.
+    /// An identity with this key, which no root secret has.
     #[cfg(test)]
-    pub fn from_parts(identity_seed: &[u8; 32], instance: InstanceId) -> Self {
+    pub fn from_seed(identity_seed: &[u8; 32]) -> Self {
         Self {
             signing: SigningKey::from_bytes(identity_seed),
-            instance,
             ..Self::derive(&Secret::default())
         }
     }
@@ -108,8 +116,11 @@ mod tests {
         let a = Identity::derive(&Secret::new([1; 32]));
         let again = Identity::derive(&Secret::new([1; 32]));
         let b = Identity::derive(&Secret::new([2; 32]));
-        assert_eq!((a.instance, a.fingerprint()), (again.instance, again.fingerprint()));
-        assert_ne!(a.instance, b.instance);
+        assert_eq!(
+            (a.first_instance, a.fingerprint()),
+            (again.first_instance, again.fingerprint())
+        );
+        assert_ne!(a.first_instance, b.first_instance);
         assert_ne!(a.fingerprint(), b.fingerprint());
         assert_ne!(a.sealing_key, a.register_key);
         assert_ne!(a.sealing_key, a.multiset_secret);

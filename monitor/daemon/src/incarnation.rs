@@ -25,8 +25,9 @@ use crate::epochs::{Epochs, Fault};
 use crate::error::Error;
 use crate::failure::violation;
 use crate::handshake::{ClientHello, Exchange, FormerAnswer, Refusal, SessionSecrets, Welcome};
-use crate::identity::{IncarnationId, Secret, random};
+use crate::identity::{IncarnationId, InstanceId, Run, Secret, random};
 use crate::monitor::Monitor;
+use crate::overrides::Overrides;
 use crate::register::TrustedRegister;
 use crate::sealed::{NotStarted, accept};
 use crate::seats::{Seat, SessionChange, SessionChanges};
@@ -69,8 +70,8 @@ pub type Reply = (u8, Vec<u8>);
 pub struct Incarnation<'a> {
     monitor: &'a Monitor,
     register: &'a mut dyn TrustedRegister,
-    /// Its random name.
-    pub id: IncarnationId,
+    /// Its name, and its store's.
+    pub run: Run,
     /// Set when it ends.
     pub over: Arc<AtomicBool>,
     crypto: StandardCrypto,
@@ -83,6 +84,8 @@ pub struct Incarnation<'a> {
 
 /// What an incarnation continues.
 struct Origin {
+    instance: InstanceId,
+    overrides: Overrides,
     history: History,
     last_certificate: Option<Certificate>,
     carried: Sum,
@@ -101,6 +104,8 @@ impl Origin {
         let identity = monitor.identity();
         let Some(state) = accept(sealed, id, identity, register)? else {
             return Ok(Self {
+                instance: identity.first_instance,
+                overrides: Overrides::default(),
                 history: History::default(),
                 last_certificate: None,
                 carried: Sum::default(),
@@ -109,10 +114,12 @@ impl Origin {
                 clients: Clients::first(monitor.state.first_admin()?),
             });
         };
-        let (certificate, history) = state.history.certify(identity, &state.incarnation)?;
+        let (last_certificate, history) = state.certify(identity)?;
         Ok(Self {
+            instance: state.instance,
+            overrides: state.overrides,
             history,
-            last_certificate: Some(certificate),
+            last_certificate,
             carried: state.carried,
             root: state.root,
             sessions: state.sessions,
@@ -129,8 +136,12 @@ impl<'a> Incarnation<'a> {
         start: &Start<'_>,
         events: &SyncSender<Event>,
     ) -> Result<(Self, Reply), NotStarted> {
-        let id: IncarnationId = random()?;
-        let origin = Origin::find(monitor, register, &id, start.sealed)?;
+        let incarnation: IncarnationId = random()?;
+        let origin = Origin::find(monitor, register, &incarnation, start.sealed)?;
+        let run = Run {
+            instance: origin.instance,
+            incarnation,
+        };
         let certified_epoch = origin.history.epoch;
         let clocks = Arc::new(Clocks::new(certified_epoch).ok_or(Error::NoMoreEpochs)?);
         let over = Arc::new(AtomicBool::new(false));
@@ -162,22 +173,22 @@ impl<'a> Incarnation<'a> {
                 verifier,
                 changes: own_changes,
                 events: events.clone(),
-                incarnation: id,
+                run,
                 over: Arc::clone(&over),
             });
         }
 
         let committed = register.read()?;
-        let epochs = Epochs::new(id, start.threads, origin.history, committed)?;
+        let epochs = Epochs::new(run, origin.overrides, start.threads, origin.history, committed)?;
         let incarnation = Self {
             monitor,
             register,
-            id,
+            run,
             over,
             crypto: StandardCrypto::new(**secret),
             clocks,
             changes,
-            sessions: Sessions::new(id, origin.sessions),
+            sessions: Sessions::new(incarnation, origin.sessions),
             clients: origin.clients,
             epochs,
         };
@@ -189,8 +200,8 @@ impl<'a> Incarnation<'a> {
     fn started(&self, last_certificate: Option<&Certificate>) -> Reply {
         let identity = self.monitor.identity();
         let mut body = Vec::new();
-        body.extend_from_slice(&identity.instance);
-        body.extend_from_slice(&self.id);
+        body.extend_from_slice(&self.run.instance);
+        body.extend_from_slice(&self.run.incarnation);
         body.extend_from_slice(&identity.public_key());
         body.extend_from_slice(&self.epochs.covering_epoch().to_le_bytes());
         body.push(u8::from(self.monitor.open));
@@ -286,11 +297,12 @@ impl<'a> Incarnation<'a> {
         let welcome = Welcome {
             role,
             threads: self.changes.len() as ThreadId, // at most THREADS_MAX
-            incarnation: self.id,
+            run: self.run,
             session,
             epoch: self.epochs.history().epoch,
             head: self.epochs.history().head,
             former,
+            overrides: self.epochs.overrides().clone(),
         };
         let (server_hello, secrets) = exchange.answer(&hello, identity, &welcome);
         self.open_session(session, role, hello.client_key.copied(), &secrets);
@@ -308,7 +320,7 @@ impl<'a> Incarnation<'a> {
     fn open_session(&mut self, session: u64, role: Role, client_key: Option<[u8; 32]>, secrets: &SessionSecrets) {
         self.sessions.open(LiveSession {
             ending: EndedSession {
-                incarnation: self.id,
+                incarnation: self.run.incarnation,
                 former_key: secrets.former_key(),
                 last_sequences: vec![0; self.changes.len()],
             },

@@ -19,6 +19,7 @@ pub mod identity;
 pub mod incarnation;
 pub mod log;
 pub mod monitor;
+pub mod overrides;
 pub mod register;
 pub mod sealed;
 pub mod seats;

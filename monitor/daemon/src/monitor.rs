@@ -13,7 +13,7 @@ use zetakv_verifier::violation::{Violation, ViolationCode};
 use crate::control;
 use crate::error::Error;
 use crate::failure::{Failure, FailureLatch};
-use crate::identity::{Identity, IncarnationId};
+use crate::identity::{Identity, IncarnationId, Run};
 use crate::log::log;
 use crate::register::TrustedRegister;
 use crate::seats::Seats;
@@ -72,8 +72,8 @@ impl Monitor {
     }
 
     /// Fail, for as long as the process runs. Only the first violation counts.
-    pub fn fail(&self, violation: Violation, incarnation: &IncarnationId) {
-        self.latch.latch(violation, self.identity(), incarnation);
+    pub fn fail(&self, violation: Violation, run: &Run) {
+        self.latch.latch(violation, self.identity(), run);
     }
 
     /// Accept connections, for ever.

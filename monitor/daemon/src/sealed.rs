@@ -15,11 +15,12 @@ use zetakv_verifier::standard_crypto::Sum;
 use zetakv_verifier::value::{Hash, Node, Value};
 use zetakv_verifier::violation::ViolationCode;
 
-use crate::certificate::{History, Range};
+use crate::certificate::{Certificate, History, Range};
 use crate::clients::Clients;
 use crate::domain::Domain;
 use crate::error::Error;
-use crate::identity::{Identity, IncarnationId, InstanceId, Secret, random};
+use crate::identity::{Identity, IncarnationId, InstanceId, Run, Secret, random};
+use crate::overrides::Overrides;
 use crate::register::{Commitment, TrustedRegister};
 use crate::sessions::EndedSessions;
 
@@ -30,8 +31,10 @@ const FIXED_BYTES_MAX: usize = 2048;
 
 /// What is sealed for an epoch.
 pub struct SealedState {
-    /// The instance.
+    /// The instance: the first one, or that of the last override.
     pub instance: InstanceId,
+    /// What the operator has overridden.
+    pub overrides: Overrides,
     /// The incarnation that the epoch ran in.
     pub incarnation: IncarnationId,
     /// Hash of the sealed state of the epoch before.
@@ -62,6 +65,22 @@ impl SealedState {
     /// The epoch that this is the state at the end of.
     pub fn epoch(&self) -> Result<u32, Error> {
         self.history.next_epoch()
+    }
+
+    /// The certificate of this epoch, and the history with it.
+    ///
+    /// No certificate where an override continues from this epoch: nobody knows whether it was issued, or another one in its place.
+    pub fn certify(&self, identity: &Identity) -> Result<(Option<Certificate>, History), Error> {
+        let epoch = self.epoch()?;
+        if let Some(last) = self.overrides.last().filter(|last| last.decision.epoch == epoch) {
+            return Ok((None, self.history.followed_by(last.decision.head)?));
+        }
+        let run = Run {
+            instance: self.instance,
+            incarnation: self.incarnation,
+        };
+        let (certificate, history) = self.history.certify(identity, &run)?;
+        Ok((Some(certificate), history))
     }
 
     /// Encrypt for the monitor itself.
@@ -109,11 +128,15 @@ impl SealedState {
         Value::Node(self.root).encode(out);
         self.sessions.encode(out);
         self.clients.encode(out);
+        self.overrides.encode(out);
         plain
     }
 
     fn encoded_bytes_max(&self) -> usize {
-        FIXED_BYTES_MAX + self.sessions.encoded_bytes() + self.clients.encoded_bytes_max()
+        FIXED_BYTES_MAX
+            + self.sessions.encoded_bytes()
+            + self.clients.encoded_bytes_max()
+            + self.overrides.encoded_bytes()
     }
 
     fn decode(plain: &[u8]) -> Result<Self, Malformed> {
@@ -140,6 +163,7 @@ impl SealedState {
             root,
             sessions: EndedSessions::decode(&mut reader)?,
             clients: Clients::decode(&mut reader)?,
+            overrides: Overrides::decode(&mut reader)?,
         };
         reader.end()?;
         Ok(state)
@@ -164,7 +188,7 @@ impl From<Error> for NotStarted {
 /// Accept the sealed state that a host offers at start, if it is the latest: `None` is the empty one of an instance without any yet.
 ///
 /// It is the one that the register commits to; or the one after it, made by the latest incarnation: then the host stored it, and stopped
-/// before saying so. Either way the register moves on to the new incarnation, before that answers anybody.
+/// before saying so; or an admin has signed that it replaces what the register commits to now. Either way the register moves on to the new incarnation, before that answers anybody.
 pub fn accept(
     offered: &[u8],
     incarnation: &IncarnationId,
@@ -188,7 +212,7 @@ pub fn accept(
     }
     let state = SealedState::open(offered, &identity.sealing_key)
         .ok()
-        .filter(|state| state.instance == identity.instance)
+        .filter(|state| state.overrides.instance(&identity.first_instance) == Some(state.instance))
         .ok_or_else(|| {
             NotStarted::Refused(
                 ViolationCode::SealedStateInvalid,
@@ -198,7 +222,11 @@ pub fn accept(
         })?;
     let is_latest = committed.sealed == start.sealed;
     let is_next = committed.sealed == state.previous && committed.incarnation == state.incarnation;
-    if !is_latest && !is_next {
+    let overrides_latest = state
+        .overrides
+        .last()
+        .is_some_and(|last| last.decision.replaced == committed);
+    if !is_latest && !is_next && !overrides_latest {
         return Err(NotStarted::Refused(
             ViolationCode::Rollback,
             format!(
@@ -214,8 +242,10 @@ pub fn accept(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::overrides::{Decision, Override};
     use crate::register::FileRegister;
     use crate::scratch::Scratch;
+    use ed25519_dalek::SigningKey;
 
     const INCARNATION: IncarnationId = [2; 16];
 
@@ -229,7 +259,8 @@ mod tests {
 
     fn state(previous: Hash, history: History) -> SealedState {
         SealedState {
-            instance: identity().instance,
+            instance: identity().first_instance,
+            overrides: Overrides::default(),
             incarnation: INCARNATION,
             previous,
             history,
@@ -247,7 +278,7 @@ mod tests {
         let mut history = History::default();
         let mut line = [const { Vec::new() }; 3];
         for sealed in &mut line {
-            let next = history.certify(&identity(), &INCARNATION)?.1;
+            let next = state([0; 32], history.clone()).certify(&identity())?.1;
             *sealed = state(previous, history).seal(&key)?;
             previous = sealed_hash(sealed);
             history = next;
@@ -360,6 +391,61 @@ mod tests {
             Ok(Some(_))
         ));
         assert_eq!(refusal(&second, &mut register), Some(ViolationCode::Rollback));
+        Ok(())
+    }
+
+    #[test]
+    fn an_override_is_accepted_once_and_only_while_the_register_holds_what_it_replaces() -> Result<(), Error> {
+        let scratch = Scratch::new("sealed");
+        let [first, second, third] = line()?;
+        let mut register = register(&scratch, sealed_hash(&third))?;
+        assert_eq!(refusal(&first, &mut register), Some(ViolationCode::Rollback));
+        let replace = |replaced, old_instance| -> Result<Vec<u8>, Error> {
+            let key = identity().sealing_key;
+            let mut state = SealedState::open(&first, &key).map_err(|_| Error::RegisterChanged)?;
+            let decision = Decision {
+                old_instance,
+                epoch: 1,
+                head: state.certify(&identity())?.1.head,
+                replaced,
+                time: 0,
+                reason: "a test".to_owned(),
+            };
+            let signed = Override::sign(&decision, &SigningKey::from_bytes(&[7; 32])).expect("well-formed");
+            state.instance = signed.new_instance();
+            state.overrides.push(signed).expect("the first");
+            state.seal(&key)
+        };
+        let (now, first_instance) = (register.read()?, identity().first_instance);
+        let of_another_start = Commitment {
+            incarnation: [9; 16],
+            ..now
+        };
+        let early = replace(of_another_start, first_instance)?;
+        assert_eq!(refusal(&early, &mut register), Some(ViolationCode::Rollback));
+        let foreign = replace(now, [8; 16])?;
+        assert_eq!(
+            refusal(&foreign, &mut register),
+            Some(ViolationCode::SealedStateInvalid)
+        );
+
+        let (overriding, unused) = (replace(now, first_instance)?, replace(now, first_instance)?);
+        let Ok(Some(state)) = accept(&overriding, &[3; 16], &identity(), &mut register) else {
+            panic!("accepted");
+        };
+        assert_ne!(state.instance, first_instance);
+        let (certificate, history) = state.certify(&identity())?;
+        assert!(certificate.is_none(), "that of the old instance is not issued again");
+        let former = SealedState::open(&first, &identity().sealing_key).map_err(|_| Error::RegisterChanged)?;
+        assert_eq!(history, former.certify(&identity())?.1, "the chain goes on");
+
+        assert!(matches!(
+            accept(&overriding, &[4; 16], &identity(), &mut register),
+            Ok(Some(_))
+        ));
+        for lost in [&unused, &first, &second, &third] {
+            assert_eq!(refusal(lost, &mut register), Some(ViolationCode::Rollback));
+        }
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use zetakv_verifier::thread::Verifier;
 
 use crate::control::Event;
 use crate::error::Error;
-use crate::identity::IncarnationId;
+use crate::identity::{IncarnationId, Run};
 use crate::stream::Stream;
 
 /// A verifier thread's state machine, and what it shares with the control side.
@@ -29,8 +29,8 @@ pub struct Seat {
     pub changes: Arc<SessionChanges>,
     /// Where it reports.
     pub events: SyncSender<Event>,
-    /// The incarnation.
-    pub incarnation: IncarnationId,
+    /// The run that it belongs to.
+    pub run: Run,
     /// Whether the incarnation has ended.
     pub over: Arc<AtomicBool>,
 }
@@ -102,7 +102,7 @@ impl Seats {
     pub fn take(&self, thread: ThreadId, of: &IncarnationId, connection: &Stream) -> Result<Option<Seat>, Error> {
         let handle = connection.try_clone()?;
         let mut seating = lock(&self.0);
-        let is_of = |seat: &mut Seat| seat.incarnation == *of;
+        let is_of = |seat: &mut Seat| seat.run.incarnation == *of;
         let seat = seating
             .free
             .get_mut(usize::from(thread))

@@ -74,7 +74,7 @@ impl Seat {
                 }
                 Outcome::IncarnationOver => return Ok(()),
                 Outcome::Violated(violation) => {
-                    monitor.fail(violation, &self.incarnation);
+                    monitor.fail(violation, &self.run);
                     let _ = self.events.send(Event::Failed); // refused only when the incarnation is over
                 }
             }
