@@ -176,15 +176,8 @@ impl Mirror {
 
         let id = self.records.insert_new(key, application_key);
         self.add_merkle(id, slot, parent)?;
-        let hash = NO_HASH;
-        sides.set_side(
-            direction,
-            Child {
-                key,
-                hash,
-                in_blum: false,
-            },
-        );
+        let hash = Some(NO_HASH);
+        sides.set_side(direction, Child { key, hash });
         self.records.write_node(parent_id, sides);
         let Some(below) = below else { return Ok(id) };
 
@@ -233,9 +226,8 @@ impl Mirror {
         let (key, hash_is_current, value) = (record.key, record.hash_is_current, record.value()?);
         self.write_side(parent, &key, |side| {
             if !hash_is_current {
-                side.hash = merkle_hash(&value);
+                side.hash = Some(merkle_hash(&value));
             }
-            side.in_blum = false;
         })?;
         self.leave(slot, parent, &key, Place::Merkle)?;
         self.records.get_mut(occupant.record).hash_is_current = true;
@@ -309,7 +301,8 @@ impl Mirror {
         self.emit(&Entry::EvictBlumMerkle { slot, parent, ts });
         let thread = self.thread;
         let key = self.records.get(occupant.record).key;
-        self.write_side(parent, &key, |side| side.in_blum = true)?;
+        self.write_side(parent, &key, |side| side.hash = None)?;
+        self.records.get_mut(occupant.record).hash_is_current = false;
         self.clock = ts;
         self.hot_count += 1;
         self.records.list(occupant.record);

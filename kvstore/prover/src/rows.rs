@@ -13,7 +13,7 @@
 use zetakv_verifier::codec::{Malformed, Reader};
 use zetakv_verifier::entry::ThreadId;
 use zetakv_verifier::key::{Direction, Key, LEAF_DEPTH};
-use zetakv_verifier::value::{Child, Hash, NO_HASH, Node};
+use zetakv_verifier::value::{Child, Hash, Node};
 
 use crate::partitions;
 
@@ -30,11 +30,10 @@ const RECORD_NULL: u8 = 0x10;
 const RECORD_VALUE: u8 = 0x11;
 /// Version of a node's row, in the upper half of its first byte; the lower half are the flags of its sides.
 const NODE_VERSION: u8 = 0x20;
-/// Flags of a side, two bits each for the left (low) and right side: none, proved by a hash, in Blum, in Blum without a hash.
+/// Flags of a side, two bits each for the left (low) and right side: none, proved by a hash, in Blum.
 const SIDE_NONE: u8 = 0;
 const SIDE_HASH: u8 = 1;
 const SIDE_BLUM: u8 = 2;
-const SIDE_BLUM_NO_HASH: u8 = 3;
 
 /// The store key of the record of an application key.
 pub fn store_key_of(application_key: &[u8]) -> Vec<u8> {
@@ -128,19 +127,15 @@ pub fn decode_record(row: &[u8]) -> Result<(&[u8], Option<&[u8]>), Malformed> {
 pub fn encode_node(key: &Key, node: &Node, out: &mut Vec<u8>) {
     let flags = node.sides.each_ref().map(|side| match side {
         None => SIDE_NONE,
-        Some(child) if !child.in_blum => SIDE_HASH,
-        Some(child) if child.hash == NO_HASH => SIDE_BLUM_NO_HASH,
+        Some(child) if child.hash.is_some() => SIDE_HASH,
         Some(_) => SIDE_BLUM,
     });
     out.push(NODE_VERSION | flags[0] | flags[1] << 2);
     let shared = usize::from(key.depth() / 8);
-    for (child, flag) in node.sides.iter().zip(flags) {
-        let Some(child) = child else { continue };
+    for child in node.sides.iter().flatten() {
         out.push(child.key.depth() as u8); // a leaf's 256 wraps to 0 on purpose
         out.extend_from_slice(&child.key.bits()[shared..path_bytes(child.key.depth())]);
-        if flag != SIDE_BLUM_NO_HASH {
-            out.extend_from_slice(&child.hash);
-        }
+        out.extend_from_slice(child.hash.as_ref().map_or(&[], Hash::as_slice));
     }
 }
 
@@ -174,16 +169,12 @@ fn decode_side(key: &Key, direction: Direction, flag: u8, reader: &mut Reader<'_
     if child.bits() != &bits || key.direction_to(&child) != Some(direction) {
         return Err(Malformed);
     }
-    let hash: Hash = if flag == SIDE_BLUM_NO_HASH {
-        NO_HASH
-    } else {
-        *reader.array()?
+    let hash = match flag {
+        SIDE_HASH => Some(*reader.array()?),
+        SIDE_BLUM => None,
+        _ => return Err(Malformed),
     };
-    Ok(Child {
-        key: child,
-        hash,
-        in_blum: flag != SIDE_HASH,
-    })
+    Ok(Child { key: child, hash })
 }
 
 /// Append one row of a checkpoint (None: delete it).
@@ -202,10 +193,6 @@ pub fn pack_row(store_key: &[u8], row: Option<&[u8]>, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn child(key: Key, hash: Hash, in_blum: bool) -> Child {
-        Child { key, hash, in_blum }
-    }
 
     #[test]
     fn records_round_trip() {
@@ -228,8 +215,14 @@ mod tests {
             leaf_right[usize::from(depth / 8)] |= 0x80 >> (depth % 8);
             let node = Node {
                 sides: [
-                    Some(child(Key::leaf(leaf_left), NO_HASH, true)),
-                    Some(child(Key::prefix(leaf_right, depth + 1), [9; 32], depth % 2 == 0)),
+                    Some(Child {
+                        key: Key::leaf(leaf_left),
+                        hash: None,
+                    }),
+                    Some(Child {
+                        key: Key::prefix(leaf_right, depth + 1),
+                        hash: (depth % 2 == 0).then_some([9; 32]),
+                    }),
                 ],
             };
             let mut row = Vec::new();
@@ -247,7 +240,13 @@ mod tests {
         let mut bits = [0; 32];
         bits[0] = 0b10;
         let node = Node {
-            sides: [Some(child(Key::leaf(bits), [1; 32], false)), None],
+            sides: [
+                Some(Child {
+                    key: Key::leaf(bits),
+                    hash: Some([1; 32]),
+                }),
+                None,
+            ],
         };
         encode_node(&key, &node, &mut swapped);
         assert_eq!(decode_node(&key, &swapped), Err(Malformed));

@@ -67,7 +67,7 @@ impl Mirror {
                 return Ok(End::Other(*child));
             }
             let below = self.records.find(&child.key);
-            let in_blum = child.in_blum && below.is_none_or(|id| self.records.get(id).place == Place::Merkle);
+            let in_blum = child.hash.is_none() && below.is_none_or(|id| self.records.get(id).place == Place::Merkle);
             if in_blum {
                 return Err(Error::Store {
                     text: "the marker of a record in Blum is missing",

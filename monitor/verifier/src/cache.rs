@@ -143,8 +143,7 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
         let Above { side, linked } = self.above(parent, &key)?;
         let new_side = Child {
             key,
-            hash: NO_HASH,
-            in_blum: false,
+            hash: Some(NO_HASH),
         };
         match *side {
             None => {
@@ -152,9 +151,11 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
                 *side = Some(new_side);
             }
             Some(child) if child.key == key => {
-                check!(again_not_in_blum: !child.in_blum, else SideInBlum(key));
+                let Some(hash) = child.hash else {
+                    return Err(Fault::new(ViolationCode::SideInBlum, key));
+                };
                 check!(again_not_cached: linked.is_none(), else AlreadyCached(key));
-                check!(again_hash: crypto.hash(&value) == child.hash, else HashMismatch(key));
+                check!(again_hash: crypto.hash(&value) == hash, else HashMismatch(key));
             }
             Some(child) => {
                 let Some(direction) = key.direction_to(&child.key) else {
@@ -218,8 +219,7 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
         let above = self.check_above(slot, &record, parent)?;
         *above.side = Some(Child {
             key: record.key,
-            hash: crypto.hash(&record.value),
-            in_blum: false,
+            hash: Some(crypto.hash(&record.value)),
         });
         *above.linked = None;
         self.remove(slot);
@@ -230,7 +230,7 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
     pub fn evict_to_blum(&mut self, slot: Slot, record: &Record, parent: Slot) -> Result<(), Fault> {
         let above = self.check_above(slot, record, parent)?;
         if let Some(child) = above.side {
-            child.in_blum = true;
+            child.hash = None;
         }
         *above.linked = None;
         self.remove(slot);

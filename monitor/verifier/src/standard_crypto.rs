@@ -209,7 +209,7 @@ const _: () = assert!(THREADS_MAX <= 256, "a thread is encoded in one byte");
 /// | 4–7 | length of an inline value or of one that has a digest; else 0 |
 /// | 8–15 | timestamp |
 /// | 48–79 | of a leaf: the inline value, padded with zeros, or the digest |
-/// | 48–111, 112–175 | of a node: bits of the key, and hash, of the left and of the right side |
+/// | 48–111, 112–175 | of a node: bits of the key, and hash (if proved by it), of the left and of the right side |
 /// | 176–183, 184–191 | of a node: of the left and of the right side, 0 none, 1 proved by hash, 2 in Blum; depth at 2–3 |
 fn encode(element: &Element<'_>, out: &mut [u8; NODE_BYTES]) -> usize {
     let (tag, length) = match element.value {
@@ -224,11 +224,16 @@ fn encode(element: &Element<'_>, out: &mut [u8; NODE_BYTES]) -> usize {
         }
         Value::Node(node) => {
             for (side, child) in node.sides.iter().enumerate() {
-                if let Some(Child { key, hash, in_blum }) = child {
+                if let Some(Child { key, hash }) = child {
                     let (data, trailer) = (48 + 64 * side, 176 + 8 * side);
                     out[data..data + 32].copy_from_slice(key.bits());
-                    out[data + 32..data + 64].copy_from_slice(hash);
-                    out[trailer] = if *in_blum { 2 } else { 1 };
+                    out[trailer] = match hash {
+                        Some(hash) => {
+                            out[data + 32..data + 64].copy_from_slice(hash);
+                            1
+                        }
+                        None => 2,
+                    };
                     out[trailer + 2..trailer + 4].copy_from_slice(&key.depth().to_le_bytes());
                 }
             }

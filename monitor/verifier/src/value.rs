@@ -122,10 +122,8 @@ impl Commitment {
 pub struct Child {
     /// The record's key.
     pub key: Key,
-    /// Hash of its value when it was last evicted to Merkle; [`NO_HASH`] before.
-    pub hash: Hash,
-    /// Whether it is in Blum, so that `hash` is not current.
-    pub in_blum: bool,
+    /// Hash of its value when it was last evicted to Merkle, or [`NO_HASH`] before. None: it was evicted to Blum, so no hash is its own.
+    pub hash: Option<Hash>,
 }
 
 /// The hash of a record that was never evicted to Merkle: no value has it, but for a preimage of zero.
@@ -210,26 +208,24 @@ impl Value {
 }
 
 fn decode_side(reader: &mut Reader<'_>) -> Result<Option<Child>, Malformed> {
-    let in_blum = match reader.u8()? {
+    let has_hash = match reader.u8()? {
         0 => return Ok(None),
-        1 => false,
-        2 => true,
+        1 => true,
+        2 => false,
         _ => return Err(Malformed),
     };
-    Ok(Some(Child {
-        key: Key::decode(reader)?,
-        hash: *reader.array()?,
-        in_blum,
-    }))
+    let key = Key::decode(reader)?;
+    let hash = if has_hash { Some(*reader.array()?) } else { None };
+    Ok(Some(Child { key, hash }))
 }
 
 fn encode_side(side: Option<&Child>, out: &mut impl Sink) {
     match side {
         None => out.put(&[0]),
         Some(child) => {
-            out.put(&[if child.in_blum { 2 } else { 1 }]);
+            out.put(&[if child.hash.is_some() { 1 } else { 2 }]);
             out.put(&child.key.encode());
-            out.put(&child.hash);
+            out.put(child.hash.as_ref().map_or(&[], Hash::as_slice));
         }
     }
 }

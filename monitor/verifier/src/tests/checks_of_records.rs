@@ -108,11 +108,11 @@ pub const RECORDS: &[Scenario] = &[
         ValueNotInitial,
         "00",
         Log::new(),
-        Log::new().add_merkle(1, 0, "00", node_of("00", &[("000", NEVER_EVICTED, false)])),
+        Log::new().add_merkle(1, 0, "00", node_of("00", &[("000", NEVER_EVICTED)])),
         Accepted
     ),
     scenario!(
-        "again_not_in_blum",
+        "add_merkle of what is in Blum",
         SideInBlum,
         "000",
         leaf_cached()
@@ -120,7 +120,7 @@ pub const RECORDS: &[Scenario] = &[
             .add_merkle(1, 0, "000", NULL)
             .evict_blum_merkle(1, 0, ts(1, 2)),
         Log::new().add_merkle(1, 0, "000", NULL),
-        Accepted
+        Inseparable
     ),
     scenario!(
         "again_not_cached",
@@ -143,7 +143,7 @@ pub const RECORDS: &[Scenario] = &[
         ValueNotInitial,
         "00",
         leaf_cached(),
-        Log::new().add_merkle(2, 0, "00", node_of("00", &[("001", NEVER_EVICTED, false)])),
+        Log::new().add_merkle(2, 0, "00", node_of("00", &[("001", NEVER_EVICTED)])),
         Accepted
     ),
     scenario!(
@@ -224,7 +224,7 @@ pub const RECORDS: &[Scenario] = &[
         "evict_links_agree",
         LinkMismatch,
         "000",
-        node_and_leaf_cached().add_blum(3, "00", node_of("00", &[("000", NEVER_EVICTED, false)]), ts(1, 1), 0),
+        node_and_leaf_cached().add_blum(3, "00", node_of("00", &[("000", NEVER_EVICTED)]), ts(1, 1), 0),
         Log::new().evict_merkle(2, 3),
         Accepted
     ),
@@ -232,7 +232,7 @@ pub const RECORDS: &[Scenario] = &[
         "evict_links_agree",
         LinkMismatch,
         "000",
-        node_and_leaf_cached().add_blum(3, "00", node_of("00", &[("000", NEVER_EVICTED, false)]), ts(1, 1), 0),
+        node_and_leaf_cached().add_blum(3, "00", node_of("00", &[("000", NEVER_EVICTED)]), ts(1, 1), 0),
         Log::new().evict_blum_merkle(2, 3, ts(1, 3)),
         Accepted
     ),

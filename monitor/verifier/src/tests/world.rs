@@ -101,22 +101,18 @@ pub fn leaf(text: &str) -> Value {
     Value::Leaf(Commitment::of(text.as_bytes()))
 }
 
-/// A node at a path, with these children: path, hash, whether in Blum.
-pub fn node_of(path: &str, children: &[(&str, Hash, bool)]) -> Value {
+/// A node at a path, with these children: path, hash (None: in Blum).
+pub fn node_of(path: &str, children: &[(&str, Option<Hash>)]) -> Value {
     let mut node = Node::default();
-    for &(child, hash, in_blum) in children {
-        let child = Child {
-            key: key(child),
-            hash,
-            in_blum,
-        };
+    for &(child, hash) in children {
+        let child = Child { key: key(child), hash };
         let direction = key(path).direction_to(&child.key).expect("a descendant");
         node.set_side(direction, child);
     }
     Value::Node(node)
 }
 
-pub const NEVER_EVICTED: Hash = NO_HASH;
+pub const NEVER_EVICTED: Option<Hash> = Some(NO_HASH);
 
 /// A moment.
 pub fn ts(epoch: u32, counter: u32) -> Timestamp {
