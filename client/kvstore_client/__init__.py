@@ -38,6 +38,7 @@ from kvstore_client._errors import (
     ValueMismatchError,
     ViolationError,
 )
+from kvstore_client._heads import Head, Relation, compare_heads
 from kvstore_client._keys import ClientKey
 from kvstore_client._local import LocalServer, find_local
 from kvstore_client._messages import AuthorizedClient, Role
@@ -58,6 +59,7 @@ __all__ = [
     "ConnectionLostError",
     "ForbiddenError",
     "ForkError",
+    "Head",
     "IdentityError",
     "IntegrityError",
     "KVStoreError",
@@ -74,6 +76,7 @@ __all__ = [
     "ProvisionalLostError",
     "ReceiptError",
     "RefusedError",
+    "Relation",
     "ResultLostError",
     "Role",
     "RollbackError",
@@ -88,6 +91,7 @@ __all__ = [
     "Violation",
     "ViolationError",
     "Written",
+    "compare_heads",
     "connect",
     "connect_sync",
     "find_local",

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import TypeVar
 
-from kvstore_client._errors import KVStoreError
+from kvstore_client._errors import ConnectionLostError, KVStoreError
 from kvstore_client._messages import AdminAnswer, AdminOp
 from kvstore_client._receipts import Answer, Receipt
+
+T = TypeVar("T")
+
+
+def settled_by(future: asyncio.Future[T]) -> Callable[[T | None, KVStoreError | None], None]:
+    """The callback that gives a future its result, or the error in place of one. Only the first call counts."""
+
+    def settle(result: T | None, error: KVStoreError | None) -> None:
+        if future.done():
+            return
+        if result is None:
+            future.set_exception(error or ConnectionLostError("no answer"))
+        else:
+            future.set_result(result)
+
+    return settle
 
 
 class SingleCall:

@@ -8,7 +8,7 @@ It knows which incarnation certified each epoch since its start.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kvstore_client._codec import U64, Reader
@@ -18,6 +18,9 @@ from kvstore_client._errors import CertificateError, ForkError, ProtocolError, R
 CERTIFICATE_BYTES = 168
 RECENT_MAX = 1024
 """Hashes of the last certificates that are kept, to tell a repeated certificate from a second one for its epoch."""
+
+CERTIFICATES_MAX = 4096
+"""Certificates asked for at once: 690 KB. The signature of one vouches, through the hashes, for all before it."""
 
 _MAGIC = b"ZKC1"
 
@@ -110,13 +113,39 @@ class MountainRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """What a server hello, signed by the identity, says of the chain: its length and the hash of its end."""
+class Claim:
+    """What a statement signed by the identity says of the chain: the hash of the certificate of an epoch.
+
+    `evidence`: the statement, by name, with what is needed to check its signature.
+    """
 
     instance: bytes
     epoch: int
     hash: bytes
-    evidence: bytes
+    evidence: Mapping[str, bytes]
+
+    @classmethod
+    def of_certificate(cls, certificate: Certificate) -> Claim:
+        return cls(certificate.instance, certificate.epoch, certificate.hash, {"certificate": certificate.data})
+
+
+def contradiction(ours: Certificate | Claim, theirs: Certificate | Claim) -> ForkError:
+    """The error that two different certificates of one epoch are, or two statements that name such."""
+    return ForkError(
+        f"the monitor signed for two different certificates of epoch {ours.epoch}: the store was forked",
+        side_by_side(ours, theirs),
+    )
+
+
+def side_by_side(ours: Certificate | Claim | None, theirs: Certificate | Claim) -> dict[str, bytes]:
+    """The evidence of two statements; names of the second one that the first one has, too, begin with `other_`."""
+    first = {} if ours is None else _evidence(ours)
+    second = _evidence(theirs)
+    return first | {f"other_{name}" if name in first else name: data for name, data in second.items()}
+
+
+def _evidence(statement: Certificate | Claim) -> dict[str, bytes]:
+    return dict(statement.evidence) if isinstance(statement, Claim) else {"certificate": statement.data}
 
 
 class Chain:
@@ -132,13 +161,13 @@ class Chain:
         self.epoch = epoch
         self.last: Certificate | None = None
         self.mountains = mountains
-        self._claims: dict[int, Head] = {}
+        self._claims: dict[int, Claim] = {}
         self._recent: dict[int, Certificate] = {}
         self._run_starts: list[int] = []
         self._run_incarnations: list[bytes] = []
 
     @classmethod
-    def since(cls, identity: bytes, head: Head) -> Chain:
+    def since(cls, identity: bytes, head: Claim) -> Chain:
         """A chain that begins with the certificate that a hello names as the head (or empty, at epoch 0)."""
         before = max(head.epoch - 1, 0)
         chain = cls(identity, head.instance, before, MountainRange() if before == 0 else None)
@@ -158,37 +187,45 @@ class Chain:
         """The last epoch that the monitor is known to have certified."""
         return max(self.epoch, *self._claims) if self._claims else self.epoch
 
-    def claim(self, head: Head, known_epoch: int) -> None:
+    @property
+    def oldest(self) -> Certificate | None:
+        """The first of the certificates that are kept."""
+        return next(iter(self._recent.values()), None)
+
+    def certificate_of(self, epoch: int) -> Certificate | None:
+        """The certificate of an epoch, if it is kept: see RECENT_MAX."""
+        return self._recent.get(epoch)
+
+    def claim(self, claim: Claim, known_epoch: int) -> None:
         """Take a signed statement about the chain: it must not contradict what is known, now or when it is reached.
 
         `known_epoch`: of this chain when the statement was asked for. (Certificates may overtake a hello.)
         Raises RollbackError if the chain was longer already by then, ForkError if it is another chain.
         """
-        ours = {} if self.last is None else {"certificate": self.last.data}
-        if head.instance != self.instance:
+        if claim.instance != self.instance:
             raise ForkError(
-                f"the monitor serves another store (instance {head.instance.hex()}) than the one that this client "
+                f"the monitor serves another store (instance {claim.instance.hex()}) than the one that this client "
                 f"knows (instance {self.instance.hex()})",
-                {**ours, "server_hello": head.evidence},
+                self._evidence(claim),
             )
-        if head.epoch < known_epoch:
+        if claim.epoch < known_epoch:
             raise RollbackError(
-                f"the server is at epoch {head.epoch}, but epoch {known_epoch} was certified to this client: "
-                f"the store was rolled back",
-                {**ours, "server_hello": head.evidence},
+                f"the server is at epoch {claim.epoch}, but epoch {known_epoch} was certified: the store was rolled "
+                f"back",
+                self._evidence(claim, known_epoch),
             )
-        claimed = self._claims.setdefault(head.epoch, head) if head.epoch > self.epoch else head
-        if claimed.hash != head.hash:
-            raise ForkError(
-                f"the monitor named two different certificates of epoch {head.epoch} as its last",
-                {"server_hello": claimed.evidence, "other_server_hello": head.evidence},
-            )
-        known = self._recent.get(head.epoch)
-        if known is not None and head.hash != known.hash:
-            raise ForkError(
-                f"the monitor's certificate of epoch {head.epoch} is not the one that this client has",
-                {"certificate": known.data, "server_hello": head.evidence},
-            )
+        known = self._recent.get(claim.epoch)
+        if known is not None and claim.hash != known.hash:
+            raise contradiction(known, claim)
+        if claim.epoch > self.epoch:
+            claimed = self._claims.setdefault(claim.epoch, claim)
+            if claimed.hash != claim.hash:
+                raise contradiction(claimed, claim)
+
+    def _evidence(self, claim: Claim, known_epoch: int | None = None) -> dict[str, bytes]:
+        """A claim beside the statement that it contradicts: of `known_epoch`, or the newest that is known."""
+        ours = self._claims.get(self.known_epoch if known_epoch is None else known_epoch)
+        return side_by_side(ours or self.last, claim)
 
     def extend(self, run: list[UnverifiedCertificate]) -> Certificate:
         """Add the certificates of the next epochs, without a gap, and return the last.
@@ -210,10 +247,19 @@ class Chain:
         certificate = unverified.verify(self.identity)
         self._check_instance(certificate)
         if known is not None:
+            raise contradiction(known, certificate)
+
+    def named_before(self, known: Certificate, unverified: UnverifiedCertificate) -> Certificate:
+        """The certificate before a known one of the chain. Raises as `extend`."""
+        named = unverified.named_by(known)
+        if named is None:
+            certificate = unverified.verify(self.identity)
             raise ForkError(
-                f"the monitor signed two different certificates for epoch {certificate.epoch}",
-                {"certificate": known.data, "other_certificate": certificate.data},
+                f"the monitor signed a certificate of epoch {certificate.epoch} that the one of epoch {known.epoch} "
+                f"does not follow: the store was forked",
+                side_by_side(known, certificate),
             )
+        return named
 
     def recent_hashes(self) -> dict[int, bytes]:
         """Of the last certificates, by epoch: at most RECENT_MAX."""
@@ -246,7 +292,7 @@ class Chain:
                 raise ForkError(
                     f"the certificate of epoch {certificate.epoch} follows another one of epoch {self.epoch} than "
                     f"the one that this client has",
-                    {"certificate": self.last.data, "other_certificate": certificate.data},
+                    side_by_side(self.last, certificate),
                 )
         elif certificate.epoch == 1 and certificate.previous != ZERO_HASH:
             raise CertificateError("the certificate of epoch 1 names one before it", evidence)
@@ -256,10 +302,7 @@ class Chain:
             )
         claim = self._claims.pop(certificate.epoch, None)
         if claim is not None and claim.hash != certificate.hash:
-            raise ForkError(
-                f"the certificate of epoch {certificate.epoch} is not the one that the monitor's hello names",
-                {**evidence, "server_hello": claim.evidence},
-            )
+            raise contradiction(certificate, claim)
 
     def _accept(self, certificate: Certificate) -> None:
         if not self._run_incarnations or self._run_incarnations[-1] != certificate.incarnation:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from kvstore_client import _operations
 from kvstore_client._authorized import AuthorizedClients
-from kvstore_client._calls import ManyCall, SingleCall
+from kvstore_client._calls import ManyCall, SingleCall, settled_by
 from kvstore_client._crypto import hash_bytes
 from kvstore_client._errors import (
     CertificateTimeoutError,
@@ -22,10 +22,12 @@ from kvstore_client._errors import (
     NumberOverflowError,
     OperationError,
     ProtocolError,
+    RefusedError,
     StateError,
     TooLongError,
 )
 from kvstore_client._frames import FrameType, decode_keys, encode_frame, encode_keys
+from kvstore_client._heads import Head, Relation, verified_head
 from kvstore_client._keys import ClientKey
 from kvstore_client._link import Link
 from kvstore_client._local import find_local, parse_address, parse_fingerprint, record_path
@@ -130,6 +132,7 @@ class KV:
         self._save_error: KVStoreError | None = None
         self._timeout_seconds = timeout_seconds
         self._link = Link(session, host, port, tls, timeout_seconds, self._remember)
+        self._comparing = asyncio.Lock()
         self.clients = AuthorizedClients(session, self._link)
 
     # Operations.
@@ -217,6 +220,49 @@ class KV:
         if lost is not None:
             raise lost
         self._check()
+
+    def head(self) -> Head | None:
+        """The last certificate that this client has; None before the first one, and of an unverified server.
+
+        Give it to another client of the same monitor, which compares it with its own: so no two can be shown different
+        stores for long.
+        """
+        chain = self._session.chain
+        return Head.of(chain.last) if chain is not None and chain.last is not None else None
+
+    async def compare(
+        self,
+        head: Head | str,
+        timeout: float | None = None,  # noqa: ASYNC109 - its error names the epoch
+    ) -> Relation:
+        """How another client's head stands to this client's: the same, older and in its chain, or newer.
+
+        A newer one is waited for, `timeout` seconds (default: as `certified()`); for a much older one the certificates
+        between are asked for.
+
+        Raises ForkError or RollbackError, with the evidence, if they contradict each other: final, as every
+        IntegrityError of a call. ValueError or CertificateError if it is no head of this monitor;
+        CertificateTimeoutError if the server did not show that its chain holds it; RefusedError if it has no monitor.
+        """
+        identity = self._session.identity
+        if identity is None:
+            raise RefusedError("an unverified server has no certificates: there is nothing to compare")
+        theirs = verified_head(head, identity)
+        seconds = self._session.outcomes.timeout_seconds if timeout is None else timeout
+        async with self._comparing:
+            await self._link.ready()
+            future: asyncio.Future[Relation] = self._loop.create_future()
+            self._session.compare(theirs, settled_by(future))
+            self._link.wake()
+            try:
+                async with asyncio.timeout(seconds):
+                    return await future
+            except TimeoutError:
+                raise CertificateTimeoutError(
+                    theirs.epoch, seconds, "whether the server's chain holds the other head stays open"
+                ) from None
+            finally:
+                self._session.end_comparison()
 
     # About the server.
 
@@ -317,16 +363,7 @@ class KV:
 
     async def _ask_once(self, kind: FrameType, frame: bytes) -> bytes:
         future: asyncio.Future[bytes] = self._loop.create_future()
-
-        def settle(body: bytes | None, error: KVStoreError | None) -> None:
-            if future.done():
-                return
-            if body is None:
-                future.set_exception(error or ConnectionLostError("no answer"))
-            else:
-                future.set_result(body)
-
-        self._session.ask_host(kind, frame, settle)
+        self._session.ask_host(kind, frame, settled_by(future))
         self._link.wake()
         return await future
 

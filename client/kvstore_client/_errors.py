@@ -48,10 +48,15 @@ class ConnectionLostError(TransportError):
 class CertificateTimeoutError(TransportError, TimeoutError):
     """No certificate of `epoch` came in time: the server is slow, or withholds it. The answer stays provisional."""
 
-    def __init__(self, epoch: int, seconds: float) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        seconds: float,
+        consequence: str = "the answer stays provisional, and certified() may be awaited again",
+    ) -> None:
         super().__init__(
             f"the certificate of epoch {epoch} did not arrive within {seconds:g} s: the server is overloaded or "
-            f"withholds it; the answer stays provisional, and certified() may be awaited again"
+            f"withholds it; {consequence}"
         )
         self.epoch = epoch
 

@@ -7,10 +7,10 @@ signature or MAC. Malformed bytes raise ProtocolError. Receipts are read in `_la
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from kvstore_client._certificates import Head
+from kvstore_client._certificates import Claim
 from kvstore_client._codec import U16, U64, Reader
 from kvstore_client._crypto import MAC_BYTES, SIGNATURE_BYTES, mac, mac_equal, public_key_of, sign, signed_by
 from kvstore_client._errors import IdentityError, ProtocolError, ReceiptError
@@ -75,7 +75,7 @@ class ServerHello:
     session: int
     incarnation: bytes
     ephemeral: bytes
-    head: Head
+    head: Claim
     former_last: list[int] | None
     overrides: list[bytes]
     data: bytes
@@ -107,7 +107,7 @@ class UnverifiedServerHello:
             session=session,
             incarnation=incarnation,
             ephemeral=ephemeral,
-            head=Head(instance, epoch, head, data),
+            head=Claim(instance, epoch, head, {"server_hello": data}),
             former_last=former_last if status == 1 else None,
             overrides=overrides,
             data=data,
@@ -120,7 +120,9 @@ class UnverifiedServerHello:
                 f"the server does not talk for the monitor {identity.hex()}: it is another server, or somebody between",
                 {"client_hello": client_hello, "server_hello": self._hello.data},
             )
-        return self._hello
+        # Only with the client hello can anyone else check what the monitor signed.
+        evidence = {"client_hello": client_hello, "server_hello": self._hello.data}
+        return replace(self._hello, head=replace(self._hello.head, evidence=evidence))
 
 
 def is_thread_count(threads: int) -> bool:

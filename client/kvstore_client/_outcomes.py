@@ -11,7 +11,7 @@ class Outcomes:
     """Open outcomes by incarnation and epochs. Settled ones are dropped: answers keep theirs alive if they care."""
 
     def __init__(self, timeout_seconds: float) -> None:
-        self._timeout_seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self._open: dict[tuple[bytes, int, int], EpochOutcome] = {}
         self.answers_lost = False
         """Whether an outcome was lost since the session was adopted."""
@@ -25,7 +25,7 @@ class Outcomes:
         """The outcome of what ran in `epoch_first` to `epoch`, settled already if the chain has come there."""
         outcome = self._open.get((incarnation, epoch, epoch_first))
         if outcome is None:
-            outcome = EpochOutcome(incarnation, epoch, epoch_first, self._timeout_seconds)
+            outcome = EpochOutcome(incarnation, epoch, epoch_first, self.timeout_seconds)
             self._open[incarnation, epoch, epoch_first] = outcome
             if epoch <= chain.epoch:
                 self.follow(chain)
@@ -34,7 +34,7 @@ class Outcomes:
     def of_unverified(self, epoch: int, checkpointed: int) -> EpochOutcome:
         outcome = self._open.get((b"", epoch, epoch))
         if outcome is None:
-            outcome = EpochOutcome(b"", epoch, epoch, self._timeout_seconds)
+            outcome = EpochOutcome(b"", epoch, epoch, self.timeout_seconds)
             self._open[b"", epoch, epoch] = outcome
             self.checkpointed(checkpointed)
         return outcome

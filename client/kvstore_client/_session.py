@@ -19,7 +19,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from kvstore_client import _recovery
-from kvstore_client._certificates import Chain, UnverifiedCertificate
+from kvstore_client._certificates import CERTIFICATES_MAX, Certificate, Chain, UnverifiedCertificate
 from kvstore_client._crypto import SessionKeys, ephemeral_public
 from kvstore_client._current import Current
 from kvstore_client._errors import (
@@ -42,6 +42,7 @@ from kvstore_client._frames import (
     encode_certificates,
     encode_frame,
 )
+from kvstore_client._heads import Comparison, Settle
 from kvstore_client._lane import Lane, Sent
 from kvstore_client._messages import (
     AdminOp,
@@ -58,9 +59,6 @@ from kvstore_client._questions import AdminCall, AdminLine, Callback, HostQuesti
 from kvstore_client._receipts import EpochOutcome, Receipt
 from kvstore_client._refusals import error_from_host, rejection_from_host
 from kvstore_client._violations import UnverifiedViolation
-
-CERTIFICATES_MAX = 4096
-"""Certificates asked for at once while catching up: 690 KB. Its last signature vouches for such a page."""
 
 
 class Phase(Enum):
@@ -83,7 +81,7 @@ class Session:
         random_bytes: Callable[[int], bytes],
         certificate_timeout_seconds: float,
     ) -> None:
-        self._identity = identity
+        self.identity = identity
         self._client_seed = client_seed
         self.chain = chain
         self._random_bytes = random_bytes
@@ -98,6 +96,7 @@ class Session:
         self._output: list[bytes] = []
         self._current: Current | None = None
         self._questions = HostQuestions()
+        self._comparison: Comparison | None = None
         self._checkpointed = 0
         self._asked_to = 0
         self._target = 0
@@ -196,6 +195,25 @@ class Session:
         else:
             admin.queue.append(call)
 
+    def compare(self, theirs: Certificate, settle: Settle) -> None:
+        """Compare a head with the chain, in place of one that is still being compared. `settle` may be called at once.
+
+        A contradiction is a failure of this session.
+        """
+        if self.failure is not None:
+            settle(None, self.failure)
+            return
+        assert self.chain is not None, "there is a chain since the first hello"
+        try:
+            self._comparison = Comparison(theirs, self.chain, settle)
+            self._ask(self._comparison.ask())
+        except IntegrityError as error:
+            self.fail(error)
+            settle(None, error)
+
+    def end_comparison(self) -> None:
+        self._comparison = None
+
     @property
     def awaited_epoch(self) -> int | None:
         """While catching up: the next epoch whose certificate is missing."""
@@ -235,6 +253,8 @@ class Session:
                 line.abandon(error)
             self._questions.fail_all(error)
             self.outcomes.fail_all(error)
+            if self._comparison is not None:
+                self._comparison.fail(error)
 
     # Connecting.
 
@@ -242,14 +262,14 @@ class Session:
         if self.phase is not Phase.GREETING:
             raise ProtocolError("the server greets twice")
         self.greeting = Greeting.decode(body)
-        if self.greeting.unverified != (self._identity is None):
+        if self.greeting.unverified != (self.identity is None):
             if self.greeting.unverified:
                 raise IdentityError(
                     "the server says that it runs without a monitor (unverified): nothing that it answers could be "
                     "checked. If that is meant, connect with unverified=True"
                 )
             raise ProtocolError("the server has a monitor: connect without unverified=True, with its fingerprint")
-        if self._identity is None:
+        if self.identity is None:
             self._adopt_unverified(self.greeting)
         elif self._current is not None:
             self._send_resumes(self._current)
@@ -298,26 +318,26 @@ class Session:
         # Certificates may have been released while there was no connection.
         self._output.append(encode_certificates(self.chain.epoch + 1, CERTIFICATES_MAX))
         again = self._current.admin.again() if self._current.admin else None
-        if again is not None:
-            self._output.append(again)
+        self._ask(again)
+        self._ask(self._comparison.ask() if self._comparison else None)
 
     def _send_hello(self) -> None:
-        assert self._identity is not None
+        assert self.identity is not None
         self.phase = Phase.HELLO
         former = self._current.as_former() if self._current is not None else None
         self._known_epoch = self.chain.known_epoch if self.chain is not None else 0
         self._hello_secret = self._random_bytes(32)
         public = ephemeral_public(self._hello_secret)
-        self._client_hello = encode_client_hello(self._identity, public, self._client_seed, former)
+        self._client_hello = encode_client_hello(self.identity, public, self._client_seed, former)
         self._output.append(encode_frame(FrameType.HELLO, self._client_hello))
 
     def _on_hello_ok(self, body: bytes) -> None:
         if self.phase is not Phase.HELLO:
             raise ProtocolError("the server answers a hello that nobody sent")
-        assert self._identity is not None
-        hello = UnverifiedServerHello(body).verify(self._identity, self._client_hello)
+        assert self.identity is not None
+        hello = UnverifiedServerHello(body).verify(self.identity, self._client_hello)
         if self.chain is None:
-            self.chain = Chain.since(self._identity, hello.head)
+            self.chain = Chain.since(self.identity, hello.head)
         else:
             self.chain.claim(hello.head, self._known_epoch)
         self.phase, self._hello = Phase.CATCHING_UP, hello
@@ -353,6 +373,11 @@ class Session:
             self.submit(operation)
         for call in admin_calls:
             self.ask_admin(call)
+        self._ask(self._comparison.ask() if self._comparison else None)
+
+    def _ask(self, frame: bytes | None) -> None:
+        if frame is not None:
+            self._output.append(frame)
 
     def _settle_former(self, former: Current, hello: ServerHello) -> list[Operation]:
         assert self.chain is not None
@@ -397,6 +422,9 @@ class Session:
         unverified = UnverifiedCertificate(body)
         if self.chain is None:
             raise ProtocolError("the server sent a certificate before a hello")
+        if self._comparison is not None and self._comparison.takes(unverified):
+            self._ask(self._comparison.take(unverified))
+            return
         if unverified.epoch != self.chain.epoch + len(self._page) + 1:
             self.chain.compare(unverified)
             self._catch_up(unverified.epoch)
@@ -413,6 +441,8 @@ class Session:
         if self.phase is Phase.CATCHING_UP:
             self.caught_up_count += 1
         self.outcomes.follow(chain)
+        if self._comparison is not None:
+            self._ask(self._comparison.advance())
         current = self._current
         if current is None:
             return
@@ -422,7 +452,7 @@ class Session:
             raise ConnectionLostError("the server has restarted")
 
     def _on_checkpoint(self, body: bytes) -> None:
-        if self._identity is not None:
+        if self.identity is not None:
             raise ProtocolError("a server with a monitor sent a checkpoint in place of certificates")
         self._checkpointed = decode_checkpoint(body)
         self.outcomes.checkpointed(self._checkpointed)
@@ -449,9 +479,9 @@ class Session:
             raise rejection_from_host(rejected.reason)
 
     def _on_violation(self, body: bytes) -> None:
-        if self._identity is None:
+        if self.identity is None:
             raise ProtocolError("an unverified server sent a violation")
-        violation = UnverifiedViolation(body).verify(self._identity)
+        violation = UnverifiedViolation(body).verify(self.identity)
         current = self._current
         other_store = self.chain is not None and self.chain.instance != violation.instance
         past = self.phase is Phase.READY and current is not None and current.incarnation != violation.incarnation

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from kvstore_client._client import KV, connect
 from kvstore_client._errors import ConnectionLostError
+from kvstore_client._heads import Head, Relation
 from kvstore_client._keys import ClientKey
 from kvstore_client._messages import AuthorizedClient, Role
 from kvstore_client._receipts import Answer, Attempt, Number, Value, Written
@@ -135,6 +136,12 @@ class SyncKV:
     @property
     def epoch(self) -> int:
         return self._kv.epoch
+
+    def head(self) -> Head | None:
+        return self._kv.head()
+
+    def compare(self, head: Head | str, timeout: float | None = None) -> Relation:
+        return self._wait(self._kv.compare(head, timeout))
 
     def status(self) -> dict[str, Any]:
         return self._wait(self._kv.status())

@@ -383,7 +383,7 @@ async def test_head_that_is_not_the_certificate(host: Host) -> None:
     with pytest.raises(ForkError) as caught:
         async with client(host):
             pass
-    assert set(caught.value.evidence) == {"certificate", "server_hello"}
+    assert set(caught.value.evidence) == {"certificate", "client_hello", "server_hello"}
 
 
 async def test_violation(host: Host, kv: KV) -> None:
