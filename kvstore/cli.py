@@ -1,5 +1,6 @@
 """The command line, `zetakv`. Each command is a thin call of the module that does it."""
 
+import asyncio
 import json
 import os
 import sys
@@ -9,7 +10,7 @@ from typing import Annotated, Final
 import typer
 from kvstore_client import Answer, ClientKey, Role
 
-from kvstore import __version__, cli_data
+from kvstore import __version__, cli_data, cli_head
 from kvstore.cli_connect import (
     EXIT_ERROR,
     EXIT_VIOLATION,
@@ -20,6 +21,7 @@ from kvstore.cli_connect import (
     ServerOption,
     Target,
     UnverifiedOption,
+    errors_reported,
     fail,
     run,
     say,
@@ -206,6 +208,33 @@ def status(
             raise typer.Exit(EXIT_VIOLATION)
 
     run(command)
+
+
+@application.command()
+def head(
+    compare: Annotated[
+        str | None, typer.Option(help="Compare with another client's head: its text, or a file with it.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="With --compare: the second head, in place of a server's. Needs --monitor.")
+    ] = None,
+    evidence: Annotated[Path | None, typer.Option(help="Where to write the proof if they contradict.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for certificates.", min=0)] = 60.0,
+    server: ServerOption = SERVER_DEFAULT,
+    monitor: MonitorOption = None,
+    key_file: KeyOption = None,
+) -> None:
+    """Print the last certificate in a short form that other clients can compare with theirs, or compare with theirs.
+
+    Exits with 3 if two heads contradict each other: the store was rolled back or forked.
+    """
+    if against is not None and (compare is None or monitor is None):
+        raise typer.BadParameter("--against needs --compare and --monitor")
+    with errors_reported(evidence):
+        if against is not None and compare is not None and monitor is not None:
+            cli_head.compare_offline(monitor, against, compare)
+        else:
+            asyncio.run(cli_head.head(Target(server, monitor, key_file), compare, timeout))
 
 
 @clients.command("add")

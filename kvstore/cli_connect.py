@@ -4,9 +4,10 @@ Exit codes: 0 done, 1 an error or no such key, 2 wrong usage, 3 an integrity vio
 """
 
 import asyncio
+import json
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
@@ -53,10 +54,19 @@ class Target:
 
 
 def run(command: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a command; its errors become one line on stderr and an exit code, never a traceback."""
-    try:
+    """Run a command of a client; its errors become one line on stderr and an exit code, never a traceback."""
+    with errors_reported():
         asyncio.run(command())
+
+
+@contextmanager
+def errors_reported(evidence: Path | None = None) -> Iterator[None]:
+    """Errors become one line on stderr and an exit code. `evidence`: a file for what proves an integrity violation."""
+    try:
+        yield
     except (KVStoreError, NoStatusError, ValueError, OSError) as error:
+        if evidence is not None and isinstance(error, IntegrityError):
+            write_evidence(evidence, error)
         fail(error)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -81,6 +91,21 @@ def fail(error: Exception) -> NoReturn:
         case _:
             say(f"error: {error}")
             raise typer.Exit(EXIT_ERROR)
+
+
+def write_evidence(path: Path, error: IntegrityError) -> None:
+    """What proves a violation, as JSON: raw bytes in hex, by name."""
+    content = {
+        "error": type(error).__name__,
+        "message": str(error),
+        "evidence": {name: data.hex() for name, data in error.evidence.items()},
+    }
+    try:
+        path.write_text(json.dumps(content, indent=2) + "\n")
+        say(f"the evidence is in {path}")
+    except OSError as failure:
+        # The violation itself must be told in any case.
+        say(f"the evidence cannot be written to {path}: {failure.strerror}")
 
 
 def say(text: str) -> None:

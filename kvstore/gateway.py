@@ -91,6 +91,7 @@ class Gateway:
                 web.put("/v1/keys/{key:.+}", self._api.put),
                 web.delete("/v1/keys/{key:.+}", self._api.delete),
                 web.post("/v1/batch", self._api.batch),
+                web.get("/v1/head", self._api.head),
                 web.get("/v1/certificates/latest", self._events.latest),
                 web.get("/v1/certificates/events", self._events.stream),
                 web.get("/v1/status", self._status),

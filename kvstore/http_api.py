@@ -29,7 +29,7 @@ JsonObject = dict[str, Any]
 
 
 class KeyValueApi:
-    """Handlers of `/v1/keys`, `/v1/batch`. Connects when first needed; the SDK reconnects by itself."""
+    """Handlers of `/v1/keys`, `/v1/batch`, `/v1/head`. Connects when first needed; the SDK reconnects by itself."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
@@ -63,6 +63,14 @@ class KeyValueApi:
     async def delete(self, request: web.Request) -> web.Response:
         key, certified = _path_key(request), _certified(request)
         return web.json_response(_receipt(await (await self.kv()).delete(key, certified=certified)))
+
+    async def head(self, _request: web.Request) -> web.Response:
+        """As the gateway's own client has it, which has checked and followed it."""
+        head = (await self.kv()).head()
+        if head is None:
+            raise ApiError(404, "not_found", "no epoch is certified yet")
+        names = {"instance": head.instance.hex(), "incarnation": head.incarnation.hex()}
+        return web.json_response({"epoch": head.epoch, "head": str(head)} | names)
 
     async def batch(self, request: web.Request) -> web.Response:
         certified = _certified(request)

@@ -72,6 +72,13 @@ _SCHEMAS: dict[str, Any] = {
     ),
     "Results": _object(["results"], results={"type": "array", "items": _reference("Result")}),
     "Certificate": _object(["epoch", "certificate"], epoch=_NUMBER, certificate=_TEXT | {"description": "Hex."}),
+    "Head": _object(
+        ["epoch", "head", "instance", "incarnation"],
+        epoch=_NUMBER,
+        head=_TEXT | {"description": "The short form that `zetakv head --compare` and the SDK take."},
+        instance=_TEXT,
+        incarnation=_TEXT,
+    ),
     "Error": _object(["error"], error=_object(["code", "message"], code=_TEXT, message=_TEXT, violation=_TEXT)),
 }
 
@@ -127,6 +134,12 @@ def openapi(*, token_needed: bool) -> dict[str, Any]:
                     "parameters": [_CERTIFIED],
                     "requestBody": batch,
                     "responses": _answer("One result per operation, in order.", _reference("Results")),
+                }
+            },
+            "/v1/head": {
+                "get": {
+                    "summary": "The end of the chain of certificates, for comparing with other clients.",
+                    "responses": _answer("It.", _reference("Head")),
                 }
             },
             "/v1/certificates/latest": {

@@ -156,3 +156,26 @@ async def test_the_demonstration_catches_the_lie(zetakv: Zetakv) -> None:
     demo = await zetakv("demo", "tamper")
     assert demo.returncode == 0, demo.stdout.decode()
     assert b"caught: hash_mismatch" in demo.stdout
+
+
+async def test_heads_are_compared(service: Service, zetakv: Zetakv, tmp_path: Path) -> None:
+    assert (await zetakv("put", "a", "1", "--certified")).returncode == 0
+    printed = await zetakv("head")
+    assert printed.returncode == 0, printed.stderr.decode()
+    file = tmp_path / "head.txt"
+    file.write_bytes(printed.stdout)
+    head = printed.stdout.decode().strip()
+    assert (await zetakv("put", "a", "2", "--certified")).returncode == 0
+    for argument in (head, str(file)):
+        older = await zetakv("head", "--compare", argument)
+        assert (older.returncode, older.stderr) == (0, b"the other head is older, and in this chain\n")
+    offline = ("--against", head, "--monitor", service.fingerprint, "--server", "127.0.0.1:1")
+    assert b"the same head" in (await zetakv("head", "--compare", str(file), *offline)).stderr
+    assert (await zetakv("head", "--compare", head, "--against", head)).returncode == 2
+    assert (await zetakv("head", "--compare", "nonsense")).returncode == 1
+    changed = head[:100] + ("A" if head[100] != "A" else "B") + head[101:]
+    evidence = tmp_path / "evidence.json"
+    lie = await zetakv("head", "--compare", changed, "--evidence", str(evidence))
+    assert lie.returncode == 3
+    assert b"INTEGRITY VIOLATION CertificateError" in lie.stderr
+    assert set(json.loads(evidence.read_text())["evidence"]) == {"certificate"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from kvstore_client import Head, Relation
 from service import Service
 from yarl import URL
 
@@ -228,3 +229,16 @@ async def test_an_open_service_asks_for_no_token(tmp_path: Path) -> None:
         http.put(KEYS + "k", json={"value": "x"}) as response,
     ):
         assert response.status == 200
+
+
+async def test_head(service: Service) -> None:
+    async with session_of(service) as http:
+        async with http.put(KEYS + "a", params={"certified": "true"}, json={"value": "1"}) as response:
+            assert response.status == 200
+        async with http.get("/v1/head") as response:
+            assert response.status == 200
+            found = await response.json()
+    head = Head.parse(found["head"], service.fingerprint)
+    assert (head.epoch, head.instance.hex()) == (found["epoch"], found["instance"])
+    async with service.connected() as kv:
+        assert await kv.compare(head) in (Relation.SAME, Relation.OLDER)
