@@ -51,6 +51,8 @@ VIOLATION_NAMES = {
     41: "rollback",
     42: "sealed_state_invalid",
     43: "bad_host_message",
+    44: "log_changed",
+    45: "not_replaying",
 }
 
 
