@@ -144,6 +144,11 @@ impl Clients {
         }])
     }
 
+    /// How many there are.
+    pub const fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The role of the client with this key; `None` if it is not authorized.
     pub fn role(&self, key: &PublicKey) -> Option<Role> {
         self.0

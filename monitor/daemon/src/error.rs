@@ -24,6 +24,8 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         problem: &'static str,
     },
+    /// An operator asked for what cannot be done; says why, and what to do.
+    Refused(&'static str),
     /// The trusted register holds something else than this process committed last.
     RegisterChanged,
     /// The operating system gave no random bytes.
@@ -47,6 +49,12 @@ impl Error {
         let path = path.to_owned();
         move |source| Self::File { doing, path, source }
     }
+
+    /// A file or directory is not as it must be.
+    pub fn state(path: &Path, problem: &'static str) -> Self {
+        let path = path.to_owned();
+        Self::State { path, problem }
+    }
 }
 
 impl fmt::Display for Error {
@@ -54,6 +62,7 @@ impl fmt::Display for Error {
         match self {
             Self::File { doing, path, source } => write!(f, "cannot {doing} {}: {source}", path.display()),
             Self::State { path, problem } => write!(f, "{}: {problem}", path.display()),
+            Self::Refused(why) => f.write_str(why),
             Self::RegisterChanged => write!(
                 f,
                 "the trusted register was changed by somebody else: is another monitor running on this state?"

@@ -7,18 +7,22 @@
 
 #![forbid(unsafe_code)]
 
+pub mod arguments;
 pub mod certificate;
+pub mod check;
 pub mod clients;
 pub mod control;
 pub mod domain;
 pub mod epochs;
 pub mod error;
 pub mod failure;
+pub mod files;
 pub mod handshake;
 pub mod identity;
 pub mod incarnation;
 pub mod log;
 pub mod monitor;
+pub mod offline;
 pub mod overrides;
 pub mod register;
 pub mod sealed;

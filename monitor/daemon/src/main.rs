@@ -1,74 +1,76 @@
-//! `zetakv-monitor`: reads its arguments, sets up its state directory, listens, and says so.
+//! `zetakv-monitor`: sets up its state directory, listens, and says so; or answers one question of its operator.
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
-use lexopt::prelude::{Long, ValueExt as _};
+use zetakv_monitor::arguments::{Arguments, Command, USAGE};
+use zetakv_monitor::check::check;
 use zetakv_monitor::error::Error;
 use zetakv_monitor::log::log;
 use zetakv_monitor::monitor::Monitor;
+use zetakv_monitor::offline::{inspect, override_rollback};
 use zetakv_monitor::state_dir::StateDirectory;
 use zetakv_monitor::stream::{Address, Listener};
-
-const USAGE: &str = "\
-The monitor of ZetaKV: the trusted process that verifies what the host does.
-
-zetakv-monitor --state DIR (--socket PATH | --listen HOST:PORT) [--open] [--exit-on-stdin-eof]
-
-  --state DIR           its keys and its register; set up at the first start
-  --socket PATH         listen for the host on a Unix socket
-  --listen HOST:PORT    listen for the host on TCP (port 0: a free one)
-  --open                let clients without a key read and write
-  --exit-on-stdin-eof   exit when standard input ends, as when the parent process does
-
-When it listens it prints one line: {\"ready\": true, \"fingerprint\": \"...\"}, on TCP with \"address\".
-";
-
-struct Arguments {
-    state: PathBuf,
-    address: Address,
-    open: bool,
-    exit_on_stdin_eof: bool,
-}
-
-/// `None`: help was asked for.
-fn parse_arguments() -> Result<Option<Arguments>, lexopt::Error> {
-    let mut parser = lexopt::Parser::from_env();
-    let (mut state, mut address, mut open, mut exit_on_stdin_eof) = (None, None, false, false);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("state") => state = Some(PathBuf::from(parser.value()?)),
-            Long("socket") if address.is_none() => address = Some(Address::Socket(parser.value()?.into())),
-            Long("listen") if address.is_none() => address = Some(Address::Tcp(parser.value()?.string()?)),
-            Long("open") => open = true,
-            Long("exit-on-stdin-eof") => exit_on_stdin_eof = true,
-            Long("help") => return Ok(None),
-            other => return Err(other.unexpected()),
-        }
-    }
-    Ok(Some(Arguments {
-        state: state.ok_or("--state is missing")?,
-        address: address.ok_or("--socket or --listen is missing")?,
-        open,
-        exit_on_stdin_eof,
-    }))
-}
+use zetakv_monitor::wire::LOG_BYTES_MAX;
 
 fn run(arguments: Arguments) -> Result<(), Error> {
-    let monitor = Arc::new(Monitor::new(StateDirectory::open(&arguments.state)?, arguments.open));
-    let listener = Listener::bind(&arguments.address)?;
-    if arguments.open {
+    let Arguments {
+        state,
+        register,
+        command,
+    } = arguments;
+    let existing = || StateDirectory::open_existing(&state, register.clone());
+    match command {
+        Command::Serve {
+            address,
+            open,
+            exit_on_stdin_eof,
+        } => serve(
+            StateDirectory::open(&state, register)?,
+            &address,
+            open,
+            exit_on_stdin_eof,
+        ),
+        Command::Inspect => print(format!("{}\n", inspect(&existing()?, &read_sealed()?)?)),
+        Command::Check => print(format!("{}\n", check(&existing()?, io::stdin().lock())?)),
+        Command::Override {
+            admin_key,
+            reason,
+            register_lost,
+        } => {
+            let sealed = override_rollback(&existing()?, &read_sealed()?, &admin_key, &reason, register_lost)?;
+            print(sealed)
+        }
+    }
+}
+
+/// The sealed state on standard input.
+fn read_sealed() -> Result<Vec<u8>, Error> {
+    let mut sealed = Vec::new();
+    io::stdin().take(LOG_BYTES_MAX as u64).read_to_end(&mut sealed)?;
+    Ok(sealed)
+}
+
+fn print(answer: impl AsRef<[u8]>) -> Result<(), Error> {
+    io::stdout().write_all(answer.as_ref())?;
+    io::stdout().flush()?;
+    Ok(())
+}
+
+fn serve(directory: StateDirectory, address: &Address, open: bool, exit_on_stdin_eof: bool) -> Result<(), Error> {
+    let monitor = Arc::new(Monitor::new(directory, open));
+    let listener = Listener::bind(address)?;
+    if open {
         log(format_args!(
             "OPEN: anyone who reaches the server may read and write, without a key"
         ));
     }
-    if arguments.exit_on_stdin_eof {
-        let address = arguments.address.clone();
+    if exit_on_stdin_eof {
+        let address = address.clone();
         thread::Builder::new()
             .name("stdin".to_owned())
             .spawn(move || exit_after_stdin(&address))?;
@@ -76,13 +78,11 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     let address = listener
         .tcp_address()
         .map(|address| format!(", \"address\": \"{address}\""));
-    writeln!(
-        io::stdout(),
-        "{{\"ready\": true, \"fingerprint\": \"{}\"{}}}",
+    print(format!(
+        "{{\"ready\": true, \"fingerprint\": \"{}\"{}}}\n",
         monitor.identity().fingerprint(),
         address.unwrap_or_default()
-    )?;
-    io::stdout().flush()?;
+    ))?;
     monitor.serve(&listener);
     Ok(())
 }
@@ -102,7 +102,7 @@ fn main() -> ExitCode {
         report(panic);
         std::process::abort();
     }));
-    let result = match parse_arguments() {
+    let result = match Arguments::parse() {
         Ok(Some(arguments)) => run(arguments).map_err(|error| (error.to_string(), 1)),
         Ok(None) => {
             print!("{USAGE}");

@@ -52,7 +52,7 @@ impl Monitor {
     /// A monitor without an incarnation.
     pub fn new(state: StateDirectory, open: bool) -> Self {
         Self {
-            register: Mutex::new(Box::new(state.register())),
+            register: Mutex::new(state.register()),
             state,
             open,
             seats: Seats::default(),

@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(bytes.len(), overrides.encoded_bytes());
         assert_eq!(Overrides::decode(&mut Reader::new(&bytes)), Ok(overrides.clone()));
         bytes[0] += 1;
-        bytes.extend_from_slice(&bytes[1..1 + 2 + signed([1; 16]).statement().len()].to_vec());
+        bytes.extend_from_within(1..1 + 2 + signed([1; 16]).statement().len());
         assert_eq!(Overrides::decode(&mut Reader::new(&bytes)), Err(Malformed), "one more");
     }
 }

@@ -1,25 +1,25 @@
 //! The trusted register: the one thing that the host cannot put back. It commits to the latest sealed state, and to the latest start.
 //!
-//! A sealed state is only as fresh as this register. [`FileRegister`] keeps it in the monitor's own state directory: that protects
-//! against the *store* being put back to an older copy. It does not protect against whoever can put back the monitor's directory itself;
-//! for that the register must be hardware (a TPM 2.0 NV index that is extended), or clients must remember their last certificate.
+//! A sealed state is only as fresh as this register. Two kinds: a file in the monitor's own state directory protects against the
+//! *store* being put back to an older copy, but not against whoever puts back the monitor's directory with it; an index of a TPM
+//! protects against that, too.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+pub mod file;
 
-use zetakv_verifier::codec::Reader;
+use std::path::Path;
+use std::str::FromStr;
+
 use zetakv_verifier::value::Hash;
 
 use crate::error::Error;
-use crate::identity::{IncarnationId, Secret};
+use crate::identity::{Identity, IncarnationId};
+use crate::register::file::FileRegister;
 
 /// What is committed to.
 ///
 /// The incarnation is what makes a start final: a state that an earlier incarnation sealed, and that the host kept back, is no longer
 /// accepted once another incarnation has begun without it and has told clients what took effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Commitment {
     /// Hash of the latest sealed state.
     pub sealed: Hash,
@@ -32,171 +32,40 @@ pub trait TrustedRegister: Send {
     /// The commitment.
     fn read(&self) -> Result<Commitment, Error>;
 
+    /// Hold this from now on, whatever it holds: at the very first start, or when an operator says that what it held is lost.
+    fn initialize(&mut self, commitment: &Commitment) -> Result<(), Error>;
+
     /// Replace `expected` by `new`, durably. When this returns an error, the register holds one of the two.
     fn commit(&mut self, expected: &Commitment, new: &Commitment) -> Result<(), Error>;
 }
 
-const MAGIC: &[u8; 4] = b"ZKR1";
-const COVERED_BYTES: usize = MAGIC.len() + 32 + 16;
-const FILE_BYTES: usize = COVERED_BYTES + 32;
-
-/// A register in a file, authenticated by a key that is derived from the root secret.
-pub struct FileRegister {
-    path: PathBuf,
-    key: Secret,
+/// Which register a monitor uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RegisterAddress {
+    /// A file in its state directory.
+    #[default]
+    File,
 }
 
-impl FileRegister {
-    /// A register in this file, which need not exist yet.
-    pub fn new(path: PathBuf, key: Secret) -> Self {
-        Self { path, key }
-    }
+impl FromStr for RegisterAddress {
+    type Err = &'static str;
 
-    /// Write the first commitment, over whatever is there.
-    pub fn initialize(&self, commitment: &Commitment) -> Result<(), Error> {
-        replace_file(&self.path, &self.encode(commitment))
-    }
-
-    fn encode(&self, commitment: &Commitment) -> [u8; FILE_BYTES] {
-        let mut bytes = [0; FILE_BYTES];
-        bytes[..4].copy_from_slice(MAGIC);
-        bytes[4..36].copy_from_slice(&commitment.sealed);
-        bytes[36..COVERED_BYTES].copy_from_slice(&commitment.incarnation);
-        let mac = blake3::keyed_hash(&self.key, &bytes[..COVERED_BYTES]);
-        bytes[COVERED_BYTES..].copy_from_slice(mac.as_bytes());
-        bytes
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "file" => Ok(Self::File),
+            _ => Err("a register is `file`"),
+        }
     }
 }
 
-impl TrustedRegister for FileRegister {
-    fn read(&self) -> Result<Commitment, Error> {
-        let problem = |problem| Error::State {
-            path: self.path.clone(),
-            problem,
-        };
-        let mut bytes = Vec::with_capacity(FILE_BYTES);
-        match File::open(&self.path) {
-            Ok(file) => file
-                .take(FILE_BYTES as u64 + 1)
-                .read_to_end(&mut bytes)
-                .map_err(Error::file("read", &self.path))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(problem(
-                    "the trusted register is missing: without it the monitor cannot tell whether a store is the latest; restore the file",
-                ));
-            }
-            Err(error) => return Err(Error::file("read", &self.path)(error)),
-        };
-        let corrupt = || problem("the trusted register is corrupt, or belongs to another root.key; restore the file");
-        let mut reader = Reader::new(bytes.get(MAGIC.len()..).unwrap_or_default());
-        let (Ok(sealed), Ok(incarnation)) = (reader.array(), reader.array()) else {
-            return Err(corrupt());
-        };
-        let commitment = Commitment {
-            sealed: *sealed,
-            incarnation: *incarnation,
-        };
-        // blake3's Hash compares in constant time
-        let expected = blake3::hash(&self.encode(&commitment));
-        if blake3::hash(&bytes) == expected {
-            Ok(commitment)
-        } else {
-            Err(corrupt())
+impl RegisterAddress {
+    /// The register, for the monitor with this state directory and identity.
+    pub fn open(&self, directory: &Path, identity: &Identity) -> Box<dyn TrustedRegister> {
+        match self {
+            Self::File => Box::new(FileRegister::new(
+                directory.join("register"),
+                identity.register_key.clone(),
+            )),
         }
-    }
-
-    fn commit(&mut self, expected: &Commitment, new: &Commitment) -> Result<(), Error> {
-        if self.read()? != *expected {
-            return Err(Error::RegisterChanged);
-        }
-        replace_file(&self.path, &self.encode(new))
-    }
-}
-
-/// Replace a file with mode 0600 so that after a crash either the old or the new content is there, and after return the new.
-pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    let written = || -> io::Result<()> {
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {} // a leftover of a crash might have another mode
-        }
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    written().map_err(Error::file("write", path))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::scratch::Scratch;
-
-    fn to(byte: u8) -> Commitment {
-        Commitment {
-            sealed: [byte; 32],
-            incarnation: [byte; 16],
-        }
-    }
-
-    fn register(scratch: &Scratch, key: u8) -> FileRegister {
-        FileRegister::new(scratch.path().join("register"), Secret::new([key; 32]))
-    }
-
-    #[test]
-    fn holds_the_last_commitment() -> Result<(), Error> {
-        let scratch = Scratch::new("register");
-        let mut first = register(&scratch, 1);
-        first.initialize(&to(0))?;
-        first.commit(&to(0), &to(1))?;
-        assert_eq!(register(&scratch, 1).read()?, to(1));
-        Ok(())
-    }
-
-    #[test]
-    fn refuses_to_replace_what_it_does_not_hold() -> Result<(), Error> {
-        let scratch = Scratch::new("register");
-        let mut one = register(&scratch, 1);
-        one.initialize(&to(0))?;
-        assert!(matches!(one.commit(&to(9), &to(1)), Err(Error::RegisterChanged)));
-        assert_eq!(one.read()?, to(0));
-        Ok(())
-    }
-
-    #[test]
-    fn every_changed_byte_and_length_is_noticed() -> Result<(), Error> {
-        let scratch = Scratch::new("register");
-        let one = register(&scratch, 1);
-        one.initialize(&to(7))?;
-        let path = scratch.path().join("register");
-        let good = fs::read(&path).map_err(Error::file("read", &path))?;
-        for index in 0..good.len() {
-            let mut bad = good.clone();
-            bad[index] ^= 1;
-            replace_file(&path, &bad)?;
-            assert!(one.read().is_err(), "byte {index}");
-        }
-        for bad in [&good[..good.len() - 1], &[good.as_slice(), &[0]].concat(), &[]] {
-            replace_file(&path, bad)?;
-            assert!(one.read().is_err(), "{} bytes", bad.len());
-        }
-        replace_file(&path, &good)?;
-        assert_eq!(one.read()?, to(7));
-        assert!(register(&scratch, 2).read().is_err(), "another key");
-        Ok(())
-    }
-
-    #[test]
-    fn missing_is_an_error() {
-        assert!(register(&Scratch::new("register"), 1).read().is_err());
     }
 }

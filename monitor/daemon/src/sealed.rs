@@ -20,7 +20,7 @@ use crate::clients::Clients;
 use crate::domain::Domain;
 use crate::error::Error;
 use crate::identity::{Identity, IncarnationId, InstanceId, Run, Secret, random};
-use crate::overrides::Overrides;
+use crate::overrides::{Override, Overrides};
 use crate::register::{Commitment, TrustedRegister};
 use crate::sessions::EndedSessions;
 
@@ -111,6 +111,14 @@ impl SealedState {
         Self::decode(&plain)
     }
 
+    /// Decrypt what this monitor sealed for its store.
+    pub fn open_own(sealed: &[u8], identity: &Identity) -> Result<Self, Malformed> {
+        Self::open(sealed, &identity.sealing_key).and_then(|state| {
+            let instance = state.overrides.instance(&identity.first_instance);
+            (instance == Some(state.instance)).then_some(state).ok_or(Malformed)
+        })
+    }
+
     fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut plain = Zeroizing::new(Vec::new());
         let out: &mut Vec<u8> = &mut plain;
@@ -185,10 +193,38 @@ impl From<Error> for NotStarted {
     }
 }
 
+/// How a sealed state stands to what the register commits to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is the one that the register commits to.
+    Latest,
+    /// It follows that one, made by the latest incarnation: the host stored it, and stopped before saying so.
+    Next,
+    /// An admin has signed that it replaces that one.
+    Overrides,
+    /// It is older, or of another branch.
+    Behind,
+}
+
+impl Standing {
+    /// Of this state, whose sealed form has this hash.
+    pub fn of(state: &SealedState, hash: &Hash, committed: &Commitment) -> Self {
+        let overrides = |last: &Override| last.decision.replaced == *committed;
+        if committed.sealed == *hash {
+            Self::Latest
+        } else if committed.sealed == state.previous && committed.incarnation == state.incarnation {
+            Self::Next
+        } else if state.overrides.last().is_some_and(overrides) {
+            Self::Overrides
+        } else {
+            Self::Behind
+        }
+    }
+}
+
 /// Accept the sealed state that a host offers at start, if it is the latest: `None` is the empty one of an instance without any yet.
 ///
-/// It is the one that the register commits to; or the one after it, made by the latest incarnation: then the host stored it, and stopped
-/// before saying so; or an admin has signed that it replaces what the register commits to now. Either way the register moves on to the new incarnation, before that answers anybody.
+/// Any but one that is behind is. Then the register moves on to the new incarnation, before that answers anybody.
 pub fn accept(
     offered: &[u8],
     incarnation: &IncarnationId,
@@ -210,23 +246,15 @@ pub fn accept(
         register.commit(&committed, &start)?;
         return Ok(None);
     }
-    let state = SealedState::open(offered, &identity.sealing_key)
-        .ok()
-        .filter(|state| state.overrides.instance(&identity.first_instance) == Some(state.instance))
-        .ok_or_else(|| {
+    let state = SealedState::open_own(offered, identity)
+        .map_err(|Malformed| {
             NotStarted::Refused(
                 ViolationCode::SealedStateInvalid,
                 "the sealed state was changed, or is not of this monitor: is it another store's, or the monitor's state directory?"
                     .to_owned(),
             )
         })?;
-    let is_latest = committed.sealed == start.sealed;
-    let is_next = committed.sealed == state.previous && committed.incarnation == state.incarnation;
-    let overrides_latest = state
-        .overrides
-        .last()
-        .is_some_and(|last| last.decision.replaced == committed);
-    if !is_latest && !is_next && !overrides_latest {
+    if Standing::of(&state, &start.sealed, &committed) == Standing::Behind {
         return Err(NotStarted::Refused(
             ViolationCode::Rollback,
             format!(
@@ -242,8 +270,8 @@ pub fn accept(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::overrides::{Decision, Override};
-    use crate::register::FileRegister;
+    use crate::overrides::Decision;
+    use crate::register::file::FileRegister;
     use crate::scratch::Scratch;
     use ed25519_dalek::SigningKey;
 
@@ -287,7 +315,7 @@ mod tests {
     }
 
     fn register(scratch: &Scratch, sealed: Hash) -> Result<FileRegister, Error> {
-        let register = FileRegister::new(scratch.path().join("register"), identity().register_key);
+        let mut register = FileRegister::new(scratch.path().join("register"), identity().register_key);
         register.initialize(&Commitment {
             sealed,
             incarnation: INCARNATION,

@@ -33,6 +33,8 @@ pub struct Client {
     pub head: [u8; 32],
     pub former_status: u8,
     pub former_last: Vec<u64>,
+    /// Statements.
+    pub overrides: Vec<Vec<u8>>,
     secret: [u8; 32],
     admin_sequence: u64,
 }
@@ -92,6 +94,16 @@ impl Client {
         Hkdf::<Sha256>::new(Some(salt.as_bytes()), shared.as_bytes())
             .expand(b"zetakv/1 session", &mut secret)
             .expect("short");
+        let former_count = u16::from_le_bytes([covered[6], covered[7]]);
+        let mut lists = Reader::new(&covered[116..]);
+        let former_last = (0..former_count).map(|_| lists.u64().expect("8")).collect();
+        let overrides = (0..lists.u8().expect("1"))
+            .map(|_| {
+                let length = lists.u16().expect("2");
+                lists.take(usize::from(length)).expect("a statement").to_vec()
+            })
+            .collect();
+        lists.end().expect("nothing else");
         Ok(Self {
             role: covered[2],
             former_status: covered[3],
@@ -99,12 +111,8 @@ impl Client {
             session: u64::from_le_bytes(covered[40..48].try_into().expect("8")),
             epoch: u32::from_le_bytes(covered[48..52].try_into().expect("4")),
             head: covered[52..84].try_into().expect("32"),
-            former_last: covered[116..]
-                .as_chunks::<8>()
-                .0
-                .iter()
-                .map(|last| u64::from_le_bytes(*last))
-                .collect(),
+            former_last,
+            overrides,
             secret,
             admin_sequence: 0,
         })

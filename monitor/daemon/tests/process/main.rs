@@ -4,4 +4,5 @@ mod client;
 mod failures;
 mod host;
 mod monitor_process;
+mod offline;
 mod service;

@@ -9,12 +9,12 @@ use zetakv_verifier::machine::{OperationResult, Role};
 use zetakv_verifier::output::Output;
 use zetakv_verifier::value::Commitment;
 
-const ROLLBACK: u16 = 41;
+pub const ROLLBACK: u16 = 41;
 const SEALED_STATE_INVALID: u16 = 42;
 const BAD_HOST_MESSAGE: u16 = 43;
 
 /// Run a request with a `put` of `new` and a `get` on the record in slot 1.
-fn put_and_get(log: &mut Log, client: &Client, thread: u16, sequence: u64, key: &[u8], new: &[u8]) -> u64 {
+pub fn put_and_get(log: &mut Log, client: &Client, thread: u16, sequence: u64, key: &[u8], new: &[u8]) -> u64 {
     let request = client.request(thread, sequence, &[put(key, new), get(key)]);
     let outputs = log.process(&[Entry::Request(&request), run(1), run(1)]);
     let [Output::Admitted(role), Output::Receipt(receipt)] = outputs.list()[..] else {
@@ -28,7 +28,7 @@ fn put_and_get(log: &mut Log, client: &Client, thread: u16, sequence: u64, key: 
 }
 
 /// Close an epoch on a thread whose only record, in slot 1, came from Blum, or by Merkle.
-fn cut(log: &mut Log, epoch: u32, drain: &[Entry<'_>]) {
+pub fn cut(log: &mut Log, epoch: u32, drain: &[Entry<'_>]) {
     let entries = [&[Entry::NextEpoch], drain, &[Entry::VerifyEpoch]].concat();
     assert_eq!(log.process(&entries).list(), [Output::HandedOver(epoch)]);
 }
@@ -201,7 +201,7 @@ fn a_sealed_state_that_was_kept_back_does_not_come_back() {
     assert_eq!(started.epoch, 2);
 }
 
-fn certificate_hash(certificate: &[u8]) -> Box<[u8; 32]> {
+pub fn certificate_hash(certificate: &[u8]) -> Box<[u8; 32]> {
     let mut key = [0; 32];
     key[..20].copy_from_slice(b"zetakv/1 certificate");
     Box::new(*blake3::keyed_hash(&key, &certificate[..104]).as_bytes())

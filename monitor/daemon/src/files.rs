@@ -1,0 +1,92 @@
+//! Small files that must be whole: read with a limit, replaced at once, kept from others.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::SigningKey;
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+use crate::identity::{Secret, from_hex, to_hex};
+
+/// Bytes of any file of the monitor at the most: what is longer is not ours.
+const FILE_BYTES_MAX: u64 = 4096;
+const CLIENT_KEY_PREFIX: &str = "zetakv-key-1 ";
+
+/// Replace a file with mode 0600 so that after a crash either the old or the new content is there, and after return the new.
+pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    let written = || -> io::Result<()> {
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {} // a leftover of a crash might have another mode
+        }
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    written().map_err(Error::file("write", path))
+}
+
+/// The content of a file; `None` if it does not exist.
+pub fn read_file(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+    match File::open(path) {
+        Ok(file) => {
+            // room for all, so that no copy is left behind by growing
+            let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX as usize));
+            file.take(FILE_BYTES_MAX)
+                .read_to_end(&mut bytes)
+                .map_err(Error::file("read", path))?;
+            Ok(Some(bytes))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("open", path)(error)),
+    }
+}
+
+/// Refuse a file or directory that others may use in one of these ways.
+pub fn refuse_access_by_others(path: &Path, forbidden_mode: u32, advice: &'static str) -> Result<(), Error> {
+    let mode = fs::metadata(path)
+        .map_err(Error::file("look at", path))?
+        .permissions()
+        .mode();
+    if mode & forbidden_mode == 0 {
+        Ok(())
+    } else {
+        Err(Error::state(path, advice))
+    }
+}
+
+/// Read a client's key file; `None` if it does not exist.
+pub fn read_client_key(path: &Path) -> Result<Option<SigningKey>, Error> {
+    let Some(text) = read_file(path)? else {
+        return Ok(None);
+    };
+    refuse_access_by_others(
+        path,
+        0o077,
+        "others can read it: chmod 600, and consider it known to them",
+    )?;
+    std::str::from_utf8(&text)
+        .ok()
+        .and_then(|text| from_hex(text.trim_end().strip_prefix(CLIENT_KEY_PREFIX)?))
+        .map(|seed| Some(SigningKey::from_bytes(&Secret::new(seed))))
+        .ok_or_else(|| Error::state(path, "not a client key"))
+}
+
+/// Write a client's key file.
+pub fn write_client_key(path: &Path, seed: &Secret) -> Result<(), Error> {
+    let hex = Zeroizing::new(to_hex(seed.as_slice()));
+    let text = Zeroizing::new(format!("{CLIENT_KEY_PREFIX}{}\n", *hex));
+    replace_file(path, text.as_bytes())
+}
