@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from kvstore import failpoints
 from kvstore.child import Control, run_child
 from kvstore.config import FORMAT_VERSION, ChildConfig
 from kvstore.framing import FrameProtocol
@@ -133,6 +134,7 @@ async def main(config: ChildConfig, control: Control) -> None:
     await control.connect(config, handle)
     store = LmdbWriter(serve.store_path, serve.map_bytes_start)
     checkpointer = Checkpointer(store, workers=serve.workers, verified=serve.verified)
+    failpoints.hit("checkpointer.in_start")
     opening = checkpointer.opening()
     # `handle` keeps it, since the loop does not: without a reference it is collected, and its socket with it.
     listener = await loop.create_unix_server(

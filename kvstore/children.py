@@ -24,6 +24,7 @@ from kvstore.messages import FromChild, Json, ToChild
 logger = logging.getLogger(__name__)
 
 MONITOR_BINARY: Final = "zetakv-monitor"
+MONITOR_VARIABLE: Final = "ZETAKV_MONITOR_BINARY"
 
 
 class ServiceError(Exception):
@@ -175,7 +176,12 @@ class Children:
 
 
 def find_monitor() -> str:
-    """Path of the monitor's binary: beside this interpreter, or on PATH. Raises ServiceError."""
+    """Path of the monitor's binary: $ZETAKV_MONITOR_BINARY, or beside this interpreter, or on PATH.
+
+    Raises ServiceError.
+    """
+    if chosen := os.environ.get(MONITOR_VARIABLE):
+        return chosen
     beside = Path(sys.executable).parent / MONITOR_BINARY
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which(MONITOR_BINARY)
     if found is None:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from kvstore import failpoints
 from kvstore._prover import PlainEngine, Prover, ProverError
 from kvstore.storage import StoreReader
 
@@ -84,12 +85,14 @@ class Rounds:
             while keys := engine.reads():
                 engine.supply(self._store.read(keys))
             log = engine.log()
+            failpoints.hit("worker.in_drain" if self.cutting else "worker.before_log")
             outputs = await self._exchange(log) if log else b""
             answers = engine.absorb(outputs)
             epoch = engine.handed_over()
         except ProverError as error:
             text, store_key = error.args if len(error.args) == 2 else (str(error), None)
             raise EngineStoppedError(text, store_key) from error
+        failpoints.hit("worker.before_answers")
         for origin, frame in answers:
             self._deliver(origin, frame)
         if epoch is not None:

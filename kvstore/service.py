@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from kvstore import limits
+from kvstore import failpoints, limits
 from kvstore.children import Child
 from kvstore.config import ServeConfig
 from kvstore.epochs import Acknowledge, Action, Cut, Epochs, Finish, OutOfTurnError, Phase, Store
@@ -134,14 +134,18 @@ class Service:
         for action in actions:
             match action:
                 case Cut(epoch, all_to_merkle):
+                    failpoints.hit("supervisor.before_cut")
                     for child in self._workers:
                         child.send(ToChild.CUT, CUT.pack(epoch, all_to_merkle))
                 case Store(epoch, sealed, former):
+                    failpoints.hit("supervisor.before_store")
                     self._checkpointer.send(ToChild.STORE, STORE.pack(epoch, len(former)), former, sealed)
                 case Acknowledge(epoch):
                     assert self._monitor is not None, "only a verified service waits for a certificate"
+                    failpoints.hit("supervisor.before_acknowledge")
                     self._monitor.durable(epoch)
                 case Finish(epoch, certificate):
+                    failpoints.hit("supervisor.after_certificate")
                     self._finish(epoch, certificate)
 
     def _finish(self, epoch: int, certificate: bytes) -> None:

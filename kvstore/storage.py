@@ -16,6 +16,8 @@ from typing import Final, Protocol, cast
 
 import lmdb
 
+from kvstore import failpoints
+
 META_KEY: Final = b"m"
 SEALED_KEY: Final = b"s"
 RECORD_PREFIX: Final = b"r"
@@ -184,6 +186,8 @@ class LmdbWriter:
                             transaction.delete(key)
                         with transaction.cursor() as cursor:
                             cursor.putmulti(puts)
+                        failpoints.hit("checkpointer.before_commit")
+                    failpoints.hit("checkpointer.after_commit")
                     return
                 except lmdb.MapFullError:
                     self._environment.set_mapsize(2 * self._environment.info()["map_size"])

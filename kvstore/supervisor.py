@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kvstore import limits
+from kvstore import failpoints, limits
 from kvstore.children import Child, Children, ServiceError
 from kvstore.config import ChildConfig, ServeConfig
 from kvstore.data_directory import bind_ports, http_token, locked_data_directory, runtime_directory
@@ -99,8 +99,11 @@ class Supervisor:
         service = self._service = Service(config, checkpointer, workers, self._gateway, self)
 
         opening = await self._or_fatal(checkpointer.ready())
+        failpoints.hit("supervisor.before_monitor")
         started = await self._start_monitor(service, opening) if config.verified else None
+        failpoints.hit("supervisor.before_workers")
         await self._begin_workers(service, workers, started, opening)
+        failpoints.hit("supervisor.before_serving")
         for child in workers:
             child.send(ToChild.SERVE)
         await self._or_fatal(_all_ready(workers))

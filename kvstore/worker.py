@@ -13,7 +13,7 @@ import struct
 from collections.abc import Coroutine
 from typing import Final
 
-from kvstore import limits
+from kvstore import failpoints, limits
 from kvstore._prover import FrameError, PlainEngine, Prover
 from kvstore.archive import Archive
 from kvstore.child import Control, run_child
@@ -125,6 +125,7 @@ class Worker:
                 value_bytes_max=serve.value_bytes_max,
                 response_bytes_max=limits.RESPONSE_BYTES_MAX,
             )
+            failpoints.hit("worker.in_start")
             prover.load_hot(list(self._store.scan(*prover.hot_range())))
             self._engine = prover
         else:
@@ -216,6 +217,7 @@ class Worker:
             self._control.fatal(f"worker {self._config.index}: {error}")
 
     def _durable(self, epoch: int) -> None:
+        failpoints.hit("worker.before_release")
         self._store.refresh()
         self._engine.release_checkpoint()
         self._checkpointing = False
@@ -246,8 +248,10 @@ class Worker:
 
     def _handed_over(self, epoch: int) -> None:
         self._checkpointing = True
+        failpoints.hit("worker.before_hand_over")
         rows = self._engine.take_checkpoint()
         self._checkpointer.send(Rows.CHECKPOINT, ROWS.pack(epoch, self._config.index), rows)
+        failpoints.hit("worker.after_rows")
         self._control.send(FromChild.HANDED_OVER, EPOCH.pack(epoch))
         self._open_epoch = epoch + 1
 

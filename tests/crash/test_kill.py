@@ -42,13 +42,6 @@ Notes = Counter[tuple[bytes, Fate]]
 
 
 @pytest.fixture
-def seed() -> int:
-    chosen = int(os.environ.get("ZETAKV_SEED") or random.randrange(1 << 32))
-    print(f"ZETAKV_SEED={chosen}")
-    return chosen
-
-
-@pytest.fixture
 def directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="zk-") as path:
         yield Path(path)

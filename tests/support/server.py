@@ -128,8 +128,16 @@ def environment_of(home: Path) -> dict[str, str]:
 class Server:
     """`zetakv serve` on free ports. `options` are those of the command line, without `--data` and the ports."""
 
-    def __init__(self, directory: Path, options: Sequence[str] = (), *, admin_key: Path | None = None) -> None:
-        """`admin_key`: where its monitor keeps the admin's key, if the monitor is run apart."""
+    def __init__(
+        self,
+        directory: Path,
+        options: Sequence[str] = (),
+        *,
+        admin_key: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """`admin_key`: where its monitor keeps the admin's key, if the monitor is run apart. `environment`: added."""
+        self.environment = environment or {}
         self.home = directory / "home"
         self.data = directory / "data"
         self.options = list(options)
@@ -149,7 +157,7 @@ class Server:
     def spawn(self) -> Process:
         """Start the process without waiting until it serves."""
         arguments = [ZETAKV, "serve", "--data", str(self.data), "--port", "0", "--no-http", *self.options]
-        self.process = Process(arguments, environment_of(self.home))
+        self.process = Process(arguments, environment_of(self.home) | self.environment)
         return self.process
 
     def start(self) -> Self:

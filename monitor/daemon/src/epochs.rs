@@ -13,6 +13,7 @@ use zetakv_verifier::violation::{NO_THREAD, Violation, ViolationCode};
 use crate::certificate::{Certificate, History};
 use crate::clients::Clients;
 use crate::error::Error;
+use crate::failpoints::failpoint;
 use crate::failure::violation;
 use crate::identity::{Identity, Run};
 use crate::overrides::Overrides;
@@ -98,6 +99,7 @@ impl Epochs {
         for (session, last_sequences) in &held.sessions {
             sessions.note_last_sequences(*session, last_sequences);
         }
+        failpoint!("monitor.before_seal");
         let state = SealedState {
             instance: self.run.instance,
             overrides: self.overrides.clone(),
@@ -133,7 +135,9 @@ impl Epochs {
             sealed,
             incarnation: self.run.incarnation,
         };
+        failpoint!("register.before_commit");
         register.commit(&self.committed, &commitment)?;
+        failpoint!("register.after_commit");
         self.committed = commitment;
         self.sealed = None;
         let (certificate, history) = self.history.certify(identity, &self.run)?;

@@ -9,6 +9,7 @@ use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::failpoints::{failpoint, failpoint_disk};
 use crate::identity::{Secret, from_hex, to_hex};
 
 /// Bytes of any file of the monitor at the most: what is longer is not ours.
@@ -30,9 +31,13 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
             .create_new(true)
             .mode(0o600)
             .open(&temporary)?;
+        failpoint_disk!("file.before_write")?;
         file.write_all(content)?;
+        failpoint_disk!("file.before_sync")?;
         file.sync_all()?;
+        failpoint!("file.before_rename");
         fs::rename(&temporary, path)?;
+        failpoint!("file.after_rename");
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
     };
     written().map_err(Error::file("write", path))

@@ -23,6 +23,7 @@ use crate::clients::{Clients, Operation, Status, UnverifiedAdminRequest};
 use crate::control::Event;
 use crate::epochs::{Epochs, Fault};
 use crate::error::Error;
+use crate::failpoints::failpoint;
 use crate::failure::violation;
 use crate::handshake::{ClientHello, Exchange, FormerAnswer, Refusal, SessionSecrets, Welcome};
 use crate::identity::{IncarnationId, InstanceId, Run, Secret, random};
@@ -178,6 +179,7 @@ impl<'a> Incarnation<'a> {
             });
         }
 
+        failpoint!("monitor.in_start");
         let committed = register.read()?;
         let epochs = Epochs::new(run, origin.overrides, start.threads, origin.history, committed)?;
         let incarnation = Self {
@@ -254,11 +256,15 @@ impl<'a> Incarnation<'a> {
         let sealed = self
             .epochs
             .take_snapshot(snapshot, identity, &self.crypto, &mut self.sessions, &self.clients)?;
+        if sealed.is_some() {
+            failpoint!("monitor.after_seal");
+        }
         Ok(sealed.map(|(epoch, state)| (kind::SEALED, [epoch.to_le_bytes().as_slice(), &state].concat())))
     }
 
     fn durable(&mut self, epoch: u32) -> Result<Reply, Fault> {
         let certificate = self.epochs.certify(epoch, self.monitor.identity(), self.register)?;
+        failpoint!("monitor.before_certificate");
         self.clocks.certify(epoch); // before the host can see the certificate, and close the next epoch
         Ok((kind::CERTIFICATE, certificate.to_vec()))
     }
@@ -305,6 +311,7 @@ impl<'a> Incarnation<'a> {
             overrides: self.epochs.overrides().clone(),
         };
         let (server_hello, secrets) = exchange.answer(&hello, identity, &welcome);
+        failpoint!("monitor.in_handshake");
         self.open_session(session, role, hello.client_key.copied(), &secrets);
         Ok(Ok(server_hello))
     }

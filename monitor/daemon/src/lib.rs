@@ -15,6 +15,7 @@ pub mod control;
 pub mod domain;
 pub mod epochs;
 pub mod error;
+mod failpoints;
 pub mod failure;
 pub mod files;
 pub mod handshake;

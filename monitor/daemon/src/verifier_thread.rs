@@ -11,6 +11,7 @@ use zetakv_verifier::violation::{Violation, ViolationCode};
 
 use crate::control::Event;
 use crate::error::Error;
+use crate::failpoints::failpoint;
 use crate::failure::violation;
 use crate::log::log;
 use crate::monitor::Monitor;
@@ -66,10 +67,11 @@ impl Seat {
             };
             match outcome {
                 Outcome::Answered => {
-                    if let Some(snapshot) = self.verifier.take_snapshot()
-                        && self.events.send(Event::HandedOver(Box::new(snapshot))).is_err()
-                    {
-                        return Ok(());
+                    if let Some(snapshot) = self.verifier.take_snapshot() {
+                        failpoint!("monitor.before_hand_over");
+                        if self.events.send(Event::HandedOver(Box::new(snapshot))).is_err() {
+                            return Ok(());
+                        }
                     }
                 }
                 Outcome::IncarnationOver => return Ok(()),
