@@ -62,7 +62,7 @@ class Prover:
     def start_cut(self, *, all_to_merkle: bool) -> None:
         """Close the epoch: the next logs finish what is admitted, drain, and verify. `all_to_merkle`: for a clean stop.
 
-        Begins when the last checkpoint has been released; until then requests go on. Raises ProverError if a cut is in
+        Begins when the last checkpoint has been taken; until then requests go on. Raises ProverError if a cut is in
         progress already.
         """
 
@@ -72,10 +72,12 @@ class Prover:
     def take_checkpoint(self) -> bytes:
         """After a cut: the changed rows, packed: (key length u32, key, value length u32 or 2^32-1 for delete, value)*.
 
-        They stay readable from memory until `release_checkpoint()`, which needs them durable and the reader renewed.
+        They stay readable from memory until `release_checkpoint(epoch)`. Several checkpoints may wait for that.
         """
 
-    def release_checkpoint(self) -> None: ...
+    def release_checkpoint(self, epoch: int) -> None:
+        """The checkpoints up to that of `epoch` are applied: whoever reads the store from now on sees their rows."""
+
     @property
     def busy(self) -> bool:
         """Whether there is anything to do now: requests, a cut, or the start."""
@@ -89,8 +91,12 @@ class Prover:
         """Whether the epoch should be closed at once: the thread's clock is halfway to its end. Ask for a cut."""
 
     @property
+    def changed_bytes(self) -> int:
+        """Bytes of rows that changed since the last cut."""
+
+    @property
     def dirty_bytes(self) -> int:
-        """Bytes of rows held in memory until the next checkpoint is durable."""
+        """Bytes of rows held in memory: those that changed, and those whose checkpoints are not applied."""
 
     def stats(self) -> dict[str, int]:
         """Counters for `zetakv status`: cached, hot, dirty_records, operations, log_bytes, merkle_adds, blum_adds."""
@@ -111,13 +117,15 @@ class PlainEngine:
     def start_cut(self, *, all_to_merkle: bool) -> None: ...
     def handed_over(self) -> int | None: ...
     def take_checkpoint(self) -> bytes: ...
-    def release_checkpoint(self) -> None: ...
+    def release_checkpoint(self, epoch: int) -> None: ...
     @property
     def busy(self) -> bool: ...
     @property
     def active(self) -> bool: ...
     @property
     def cut_wanted(self) -> bool: ...
+    @property
+    def changed_bytes(self) -> int: ...
     @property
     def dirty_bytes(self) -> int: ...
     def stats(self) -> dict[str, int]: ...

@@ -1,21 +1,25 @@
 """The checkpointer: the one process that writes the store (`python -m kvstore.checkpointer CONFIG`).
 
 It collects the changed rows of an epoch from every worker; when it has them all and the supervisor has passed on the
-sealed state, it writes rows, sealed state, meta row and the former certificate in one synced transaction. It is a
-process of its own because a long transaction in a thread would have to fight a busy event loop for the interpreter.
+sealed state, it makes them durable, with the sealed state, the meta row and the former certificate, in one synced
+transaction; and then applies them in small ones, between which the next epoch may become durable. It is a process of
+its own because a long transaction in a thread would have to fight a busy event loop for the interpreter.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Callable
-from typing import Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
 
 from kvstore import failpoints
 from kvstore.child import Control, run_child
 from kvstore.config import FORMAT_VERSION, ChildConfig
 from kvstore.framing import FrameProtocol
 from kvstore.messages import EPOCH, ROWS, STORE, FromChild, Json, Rows, ToChild
+from kvstore.pending import Pending
 from kvstore.storage import (
     META_KEY,
     SEALED_KEY,
@@ -24,7 +28,6 @@ from kvstore.storage import (
     StorageError,
     StoreWriter,
     certificate_key,
-    unpack_rows,
 )
 
 logger = logging.getLogger(__name__)
@@ -32,48 +35,52 @@ logger = logging.getLogger(__name__)
 _SLOW_SECONDS: Final = 5.0
 
 
-class Checkpointer:
-    """Gathers the parts of one checkpoint and writes it. Parts of two epochs never mix: one cut is in flight."""
+_Result = TypeVar("_Result")
 
-    def __init__(self, store: StoreWriter, *, workers: int, verified: bool) -> None:
-        self._store = store
+
+class Checkpointer:
+    """Gathers the parts of one checkpoint. Parts of two epochs never mix: one cut is in flight."""
+
+    def __init__(self, *, workers: int, verified: bool) -> None:
         self._workers = workers
         self._verified = verified
         self._rows: dict[int, tuple[int, bytes]] = {}
         self._order: tuple[int, bytes, bytes] | None = None
 
-    def opening(self) -> Json:
-        """What the store says of its last checkpoint. Raises StorageError if it cannot be served."""
-        meta_row, sealed = self._store.read([META_KEY, SEALED_KEY])
-        return {"meta": check_meta(meta_row, verified=self._verified), "sealed": (sealed or b"").hex()}
-
-    def rows(self, epoch: int, worker: int, packed: bytes) -> int | None:
-        """A worker's part; returns the epoch if the checkpoint is thereby complete and written."""
+    def rows(self, epoch: int, worker: int, packed: bytes) -> None:
+        """A worker's part."""
         self._rows[worker] = (epoch, packed)
-        return self._write_when_complete()
 
-    def store(self, epoch: int, former_certificate: bytes, sealed: bytes) -> int | None:
-        """The supervisor's part; returns as `rows`."""
+    def store(self, epoch: int, former_certificate: bytes, sealed: bytes) -> None:
+        """The supervisor's part."""
         self._order = (epoch, former_certificate, sealed)
-        return self._write_when_complete()
 
-    def _write_when_complete(self) -> int | None:
-        if self._order is None:
-            return None
+    @property
+    def is_complete(self) -> bool:
+        if self._order is None or len(self._rows) < self._workers:
+            return False
+        return all(epoch == self._order[0] for epoch, _ in self._rows.values())
+
+    def write(self, pending: Pending) -> int:
+        """Make the complete checkpoint durable; returns its epoch. It is kept if that raises StorageError."""
+        assert self._order is not None, "only a complete checkpoint is written"
         epoch, former_certificate, sealed = self._order
-        if len(self._rows) < self._workers or any(part[0] != epoch for part in self._rows.values()):
-            return None
-        rows: list[Row] = [row for _, packed in self._rows.values() for row in unpack_rows(packed)]
         meta = {"format": FORMAT_VERSION, "verified": self._verified, "epoch": epoch, "threads": self._workers}
-        rows.append((META_KEY, json.dumps(meta).encode()))
+        rows: list[Row] = [(META_KEY, json.dumps(meta).encode())]
         if sealed:
             rows.append((SEALED_KEY, sealed))
         if former_certificate:
             rows.append((certificate_key(epoch - 1), former_certificate))
-        self._store.write(rows)
+        pending.append(epoch, b"".join(packed for _, packed in self._rows.values()), rows)
         self._rows.clear()
         self._order = None
         return epoch
+
+
+def opening(store: StoreWriter, *, verified: bool) -> Json:
+    """What a store says of its last checkpoint. Raises StorageError if it cannot be served."""
+    meta_row, sealed = store.read([META_KEY, SEALED_KEY])
+    return {"meta": check_meta(meta_row, verified=verified), "sealed": (sealed or b"").hex()}
 
 
 def check_meta(row: bytes | None, *, verified: bool) -> Json | None:
@@ -101,46 +108,67 @@ def check_meta(row: bytes | None, *, verified: bool) -> Json | None:
 
 async def main(config: ChildConfig, control: Control) -> None:
     serve = config.serve
+    ending = False
 
     def handle(kind: int, body: bytes) -> None:
+        nonlocal ending
         match kind:
             case ToChild.STORE:
                 epoch, certificate_bytes = STORE.unpack_from(body)
                 sealed_at = STORE.size + certificate_bytes
-                report(lambda: checkpointer.store(epoch, body[STORE.size : sealed_at], body[sealed_at:]))
+                checkpointer.store(epoch, body[STORE.size : sealed_at], body[sealed_at:])
             case ToChild.END:
-                listener.close()
-                store.close()
-                control.end()
+                ending = True
+        work.set()
 
     def receive(_: FrameProtocol, kind: int, body: bytes) -> None:
         assert kind == Rows.CHECKPOINT
         epoch, worker = ROWS.unpack_from(body)
-        report(lambda: checkpointer.rows(epoch, worker, body[ROWS.size :]))
+        checkpointer.rows(epoch, worker, body[ROWS.size :])
+        work.set()
 
-    def report(step: Callable[[], int | None]) -> None:
+    async def in_thread(step: Callable[[], _Result]) -> _Result:
+        # So that the next checkpoint can arrive meanwhile. There is one thread, so the steps never overlap.
         started = loop.time()
-        try:
-            epoch = step()
-        except StorageError as error:
-            control.fatal(f"the checkpoint failed: {error}")
-            return
-        if epoch is not None:
-            if loop.time() - started > _SLOW_SECONDS:
-                logger.warning("the checkpoint of epoch %d took %.1f s", epoch, loop.time() - started)
-            control.send(FromChild.STORED, EPOCH.pack(epoch))
+        result = await loop.run_in_executor(thread, step)
+        if loop.time() - started > _SLOW_SECONDS:
+            logger.warning("a transaction of the store took %.1f s", loop.time() - started)
+        return result
+
+    async def write() -> None:
+        while not ending:
+            if checkpointer.is_complete:
+                epoch = await in_thread(lambda: checkpointer.write(pending))
+                control.send(FromChild.STORED, EPOCH.pack(epoch))
+            elif not pending.is_empty:
+                applied = await in_thread(pending.apply_some)
+                if applied is not None:
+                    control.send(FromChild.APPLIED, EPOCH.pack(applied))
+            else:
+                await work.wait()
+                work.clear()
 
     loop = asyncio.get_running_loop()
+    work = asyncio.Event()
+    checkpointer = Checkpointer(workers=serve.workers, verified=serve.verified)
     await control.connect(config, handle)
-    store = LmdbWriter(serve.store_path, serve.map_bytes_start)
-    checkpointer = Checkpointer(store, workers=serve.workers, verified=serve.verified)
-    failpoints.hit("checkpointer.in_start")
-    opening = checkpointer.opening()
-    # `handle` keeps it, since the loop does not: without a reference it is collected, and its socket with it.
-    listener = await loop.create_unix_server(
-        lambda: FrameProtocol(receive, lambda _protocol, _error: None), str(config.checkpoint_socket)
-    )
-    control.send_json(FromChild.READY, opening)
+    with (
+        ThreadPoolExecutor(1) as thread,
+        contextlib.closing(LmdbWriter(serve.store_path, serve.map_bytes_start)) as store,
+    ):
+        failpoints.hit("checkpointer.in_start")
+        answer = opening(store, verified=serve.verified)
+        pending = Pending(store)
+        while not pending.is_empty:
+            pending.apply_some()
+        # The name keeps it, since the loop does not: without a reference it is collected, and its socket with it.
+        listener = await loop.create_unix_server(
+            lambda: FrameProtocol(receive, lambda _protocol, _error: None), str(config.checkpoint_socket)
+        )
+        control.send_json(FromChild.READY, answer)
+        await write()
+        listener.close()
+    control.end()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ An epoch passes through the phases in order and only one is on its way at a time
     STORING -> CERTIFYING  rows and sealed state are durable; only now may the monitor release the certificate
     CERTIFYING -> OPEN  the certificate is out; the next epoch is the open one
 
+Beside that, some time after an epoch is durable, its rows are *applied*: workers find them in the store. No phase waits
+for it, so several epochs may be durable and not applied.
+
 Without a monitor (`verified=False`) nothing is sealed or certified: an epoch is over when it is durable.
 """
 
@@ -53,7 +56,14 @@ class Finish:
     certificate: bytes
 
 
-Action = Cut | Store | Acknowledge | Finish
+@dataclass(frozen=True)
+class Release:
+    """Tell every worker that the checkpoints up to that of the epoch are in the store."""
+
+    epoch: int
+
+
+Action = Cut | Store | Acknowledge | Finish | Release
 
 
 class OutOfTurnError(Exception):
@@ -61,10 +71,15 @@ class OutOfTurnError(Exception):
 
 
 class Epochs:
-    """`open_epoch` is the first epoch that is not certified yet. `certificate` is the newest one, b"" if none."""
+    """`open_epoch` is the first epoch that is not certified yet. `certificate` is the newest one, b"" if none.
+
+    `durable_epoch` and `applied_epoch` are the newest ones that are.
+    """
 
     def __init__(self, *, open_epoch: int, workers: int, verified: bool, certificate: bytes) -> None:
         self.open_epoch = open_epoch
+        self.durable_epoch = open_epoch - 1
+        self.applied_epoch = open_epoch - 1
         self.phase = Phase.OPEN
         self.certificate = certificate
         self.changed_since_start = False
@@ -111,10 +126,19 @@ class Epochs:
 
     def stored(self, epoch: int) -> list[Action]:
         self._expect(Phase.STORING, epoch, "checkpoint")
+        self.durable_epoch = epoch
         if self._verified:
             self.phase = Phase.CERTIFYING
             return [Acknowledge(epoch)]
         return self._finish(b"")
+
+    def applied(self, epoch: int) -> list[Action]:
+        if not self.applied_epoch < epoch <= self.durable_epoch:
+            raise OutOfTurnError(
+                f"epoch {epoch} is applied, after epoch {self.applied_epoch}, while {self.durable_epoch} is durable"
+            )
+        self.applied_epoch = epoch
+        return [Release(epoch)]
 
     def certified(self, epoch: int, certificate: bytes) -> list[Action]:
         self._expect(Phase.CERTIFYING, epoch, "certificate")

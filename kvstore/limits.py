@@ -45,8 +45,8 @@ KEYS_SCANNED_AT_ONCE: Final = 256
 DIRTY_BYTES_SOON: Final = 64 * MIB
 """Changed rows in a worker's memory that ask for a cut before its time: longer checkpoints are not more efficient."""
 DIRTY_BYTES_MAX: Final = 256 * MIB
-"""Changed rows in a worker's memory at which it reads no more requests until a checkpoint is durable. The checkpointer
-holds about as much again for each worker."""
+"""Changed rows in a worker's memory, those of checkpoints that are not applied among them, at which it reads no more
+requests until one is applied. The checkpointer holds about as much again for each worker."""
 
 # --- times, in seconds ---
 SESSION_IDLE_SECONDS: Final = 900.0

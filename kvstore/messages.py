@@ -35,7 +35,8 @@ class FromChild(IntEnum):
     SESSION_LOST = 23  # session: its connection is gone
     SESSION_FOUND = 24  # session: resumed on a connection
     # checkpointer
-    STORED = 32  # epoch
+    STORED = 32  # epoch: it is durable
+    APPLIED = 33  # epoch: whoever reads the store sees the rows of all checkpoints up to it
 
 
 class ToChild(IntEnum):
@@ -47,11 +48,12 @@ class ToChild(IntEnum):
     # workers
     ANSWER = 16  # token, whole client frame
     CUT = 17  # epoch, all to Merkle: u8
-    DURABLE = 18  # epoch
+    DURABLE = 18  # epoch: durable and, with a monitor, certified
     CERTIFICATE = 19  # certificate
     VIOLATION = 20  # JSON violation
     STATS = 21  # token
     QUIESCE = 22  # let no one in any more, finish what is in flight
+    APPLIED = 23  # epoch: the rows of all checkpoints up to it are in the store
     # checkpointer
     STORE = 32  # epoch, certificate length: u16, certificate of the epoch before, sealed state
 

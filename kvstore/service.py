@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from kvstore import failpoints, limits
 from kvstore.children import Child
 from kvstore.config import ServeConfig
-from kvstore.epochs import Acknowledge, Action, Cut, Epochs, Finish, OutOfTurnError, Phase, Store
+from kvstore.epochs import Acknowledge, Action, Cut, Epochs, Finish, OutOfTurnError, Phase, Release, Store
 from kvstore.framing import pack_frame
 from kvstore.messages import CUT, EPOCH, SESSION, STORE, TOKEN, Client, FromChild, Json, Server, ToChild
 from kvstore.monitor_control import MonitorControl, Started
@@ -105,7 +105,7 @@ class Service:
         if self.violation is None and self._epochs.changed_since_start:
             epoch = self._epochs.open_epoch
             self._act(self._epochs.cut(all_to_merkle=True))
-            await self._until(lambda: self._epochs.open_epoch > epoch)
+            await self._until(lambda: self._epochs.certified_epoch == self._epochs.applied_epoch == epoch)
 
     def close(self) -> None:
         for task in self._tasks:
@@ -147,6 +147,10 @@ class Service:
                 case Finish(epoch, certificate):
                     failpoints.hit("supervisor.after_certificate")
                     self._finish(epoch, certificate)
+                case Release(epoch):
+                    for child in self._workers:
+                        child.send(ToChild.APPLIED, EPOCH.pack(epoch))
+                    self._progress.set()
 
     def _finish(self, epoch: int, certificate: bytes) -> None:
         for child in self._workers:
@@ -208,6 +212,8 @@ class Service:
                 self._step(lambda: self._epochs.handed_over(self._workers.index(child), epoch))
             case FromChild.STORED:
                 self._step(lambda: self._epochs.stored(EPOCH.unpack(body)[0]))
+            case FromChild.APPLIED:
+                self._step(lambda: self._epochs.applied(EPOCH.unpack(body)[0]))
             case FromChild.STOPPED:
                 # The monitor's own finding, signed and with its place, says more: give it a moment to arrive.
                 found = Violation(**json.loads(body))
@@ -257,7 +263,8 @@ class Service:
             "epoch": epochs.open_epoch,
             "epoch_phase": epochs.phase.value,
             "certified_epoch": epochs.certified_epoch if config.verified else None,
-            "durable_epoch": epochs.certified_epoch,
+            "durable_epoch": epochs.durable_epoch,
+            "applied_epoch": epochs.applied_epoch,
             "epoch_ms": config.epoch_ms,
             "unverified": not config.verified,
             "open": config.open if started is None else started.open,

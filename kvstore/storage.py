@@ -1,18 +1,20 @@
 """What the host asks of a store, and its LMDB implementation.
 
-A store maps opaque keys to opaque rows. Only `StoreWriter.write` changes it, atomically and durably; readers see the
-state of one former write until they `refresh`. Everything here is untrusted: what a store garbles, the monitor finds.
-A store may be opened once per process (LMDB's rule), and never before a fork.
+A store maps opaque keys to opaque rows. Every write is one transaction, atomic and durable; each call of a reader sees
+the newest one. Beside the rows there are two *pending* tables, in which checkpoints are durable before their rows are
+written one by one (`kvstore/pending.py`). Everything here is untrusted: what a store garbles, the monitor finds. A
+store may be opened once per process (LMDB's rule), and never before a fork.
 
 Store keys begin with one byte: `r` records, `n` Merkle nodes, `h` hot rows (made by the prover, opaque), `m` the meta
-row, `s` the sealed state, `c` and an epoch (big-endian) its certificate.
+row, `s` the sealed state, `c` and an epoch (big-endian) its certificate, `p` the pending tables (LMDB's own rows).
 """
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import lmdb
 
@@ -21,6 +23,7 @@ from kvstore import failpoints
 META_KEY: Final = b"m"
 SEALED_KEY: Final = b"s"
 RECORD_PREFIX: Final = b"r"
+PENDING_TABLES: Final = (b"p0", b"p1")
 
 _DELETED: Final = 2**32 - 1
 _LENGTH_BYTES: Final = 4
@@ -28,6 +31,10 @@ _LENGTH_BYTES: Final = 4
 # The supervisor's tools may read beside the workers: a little room in LMDB's table of readers.
 _SPARE_READERS: Final = 16
 _READERS_MAX: Final = 64 + _SPARE_READERS
+
+# Two fill a page of 4,096 bytes, with their keys. Larger ones would need runs of free pages, and so a larger file.
+_CHUNK_BYTES: Final = 2_016
+_CHUNK_KEY: Final = struct.Struct(">II")  # epoch, number: LMDB appends in this order
 
 Row = tuple[bytes, bytes | None]
 
@@ -37,28 +44,38 @@ class StorageError(Exception):
 
 
 class StoreReader(Protocol):
-    """Reads the store as of the last `refresh`."""
+    """Reads what was written last, even if that is part of a checkpoint."""
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The rows of the keys, in their order; None where there is none."""
 
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """The rows with first <= key < end, in the order of their keys. Not to be used across a `refresh`."""
-
-    def refresh(self) -> None:
-        """From now on read the newest durable state."""
+        """The rows with first <= key < end, in order of their keys. No other call before it is used up or dropped."""
 
     def close(self) -> None: ...
 
 
 class StoreWriter(Protocol):
-    """The one writer of a store."""
+    """The one writer of a store. What raises StorageError has changed nothing, and may be tried again."""
+
+    @property
+    def pages(self) -> int:
+        """Size of the store, in pages."""
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The rows of the keys as of the last write."""
 
-    def write(self, rows: Sequence[Row]) -> None:
-        """Set (or, for None, delete) all the rows in one transaction; durable when it returns. Raises StorageError."""
+    def write(self, rows: Iterable[Row], emptied: int | None = None) -> None:
+        """Set (or, for None, delete) the rows, which are sorted; and empty a pending table, if one is given."""
+
+    def append(self, table: int, epoch: int, packed: bytes, rows: Iterable[Row]) -> None:
+        """Append the packed rows of a checkpoint, the newest one, to a pending table, and set the rows."""
+
+    def pending_epoch(self, table: int) -> int:
+        """The newest epoch in a pending table; 0 if it is empty."""
+
+    def pending_rows(self, table: int) -> bytes:
+        """All packed rows in a pending table, oldest first."""
 
     def close(self) -> None: ...
 
@@ -119,36 +136,34 @@ class LmdbReader:
             )
             # Readers that were killed keep old pages from being used again until their entries are cleared.
             self._environment.reader_check()
-            self._transaction = self._begin()
 
-    def _begin(self) -> lmdb.Transaction:
-        try:
-            return self._environment.begin()
-        except lmdb.MapResizedError:
-            # No transaction of this process is live here, which is what LMDB asks for.
-            self._environment.set_mapsize(0)
-            return self._environment.begin()
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[lmdb.Transaction]:
+        # A transaction of its own for every call: one that stays open keeps all pages that are freed meanwhile.
+        with _storage_errors(self._path):
+            try:
+                transaction = self._environment.begin()
+            except lmdb.MapResizedError:
+                # No transaction of this process is live here, which is what LMDB asks for.
+                self._environment.set_mapsize(0)
+                transaction = self._environment.begin()
+            with transaction:
+                yield transaction
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        get = self._transaction.get
-        with _storage_errors(self._path):
+        with self._reading() as transaction:
+            get = transaction.get
             return cast(list[bytes | None], [get(key) for key in keys])
 
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        with _storage_errors(self._path), self._transaction.cursor() as cursor:
+        with self._reading() as transaction, transaction.cursor() as cursor:
             if cursor.set_range(first):
                 for key, row in cast(Iterable[tuple[bytes, bytes]], cursor):
                     if key >= end:
                         break
                     yield key, row
 
-    def refresh(self) -> None:
-        with _storage_errors(self._path):
-            self._transaction.abort()
-            self._transaction = self._begin()
-
     def close(self) -> None:
-        self._transaction.abort()
         self._environment.close()
 
 
@@ -157,43 +172,117 @@ class LmdbWriter:
 
     def __init__(self, path: Path, map_bytes_start: int) -> None:
         self._path = path
+        self._map_bytes = map_bytes_start
+        self._environment: lmdb.Environment
+        self._tables: list[Any]
+        self._usable = False
         with _storage_errors(path):
             created = not path.exists()
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._environment = lmdb.open(
-                str(path), map_size=0 if not created else map_bytes_start, max_readers=_READERS_MAX
-            )
-            if self._environment.info()["map_size"] < map_bytes_start:
-                self._environment.set_mapsize(map_bytes_start)
-            self._environment.reader_check()
+            self._open()
             if created:
                 # LMDB syncs what is in its files, not the names of the files.
                 _sync_directory(path)
                 _sync_directory(path.parent)
 
+    def _open(self) -> None:
+        self._environment = lmdb.open(
+            str(self._path), map_size=self._map_bytes, max_readers=_READERS_MAX, max_dbs=len(PENDING_TABLES)
+        )
+        try:
+            self._map_bytes = self._environment.info()["map_size"]  # the file may be larger already
+            self._environment.reader_check()
+            self._tables = [self._environment.open_db(name) for name in PENDING_TABLES]
+            # The first thing that a failed disk must do: take what the kernel holds of this file.
+            self._environment.sync(True)
+        except BaseException:
+            self._environment.close()
+            raise
+        self._usable = True
+
+    @property
+    def pages(self) -> int:
+        return int(self._environment.info()["last_pgno"]) + 1
+
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with _storage_errors(self._path), self._environment.begin() as transaction:
             return cast(list[bytes | None], [transaction.get(key) for key in keys])
 
-    def write(self, rows: Sequence[Row]) -> None:
-        puts = sorted((key, value) for key, value in rows if value is not None)
-        deletes = sorted(key for key, value in rows if value is None)
+    def write(self, rows: Iterable[Row], emptied: int | None = None) -> None:
+        rows = list(rows)
+
+        def step(transaction: lmdb.Transaction) -> None:
+            _set(transaction, rows)
+            if emptied is not None:
+                # This frees the table's pages unread; to delete its rows one by one would copy every page first.
+                transaction.drop(self._tables[emptied], delete=False)
+
+        self._commit(step)
+
+    def append(self, table: int, epoch: int, packed: bytes, rows: Iterable[Row]) -> None:
+        rows = list(rows)
+
+        def step(transaction: lmdb.Transaction) -> None:
+            starts = enumerate(range(0, len(packed), _CHUNK_BYTES))
+            chunks = ((_CHUNK_KEY.pack(epoch, number), packed[at : at + _CHUNK_BYTES]) for number, at in starts)
+            with transaction.cursor(self._tables[table]) as cursor:
+                cursor.putmulti(chunks, append=True)
+            _set(transaction, rows)
+
+        self._commit(step)
+
+    def pending_epoch(self, table: int) -> int:
+        with self._pending(table) as chunks:
+            return _CHUNK_KEY.unpack(chunks.key())[0] if chunks.last() else 0
+
+    def pending_rows(self, table: int) -> bytes:
+        with self._pending(table) as chunks:
+            return b"".join(cast(Iterable[bytes], chunks.iternext(keys=False)))
+
+    @contextlib.contextmanager
+    def _pending(self, table: int) -> Iterator[lmdb.Cursor]:
+        with (
+            _storage_errors(self._path),
+            self._environment.begin() as transaction,
+            transaction.cursor(self._tables[table]) as cursor,
+        ):
+            yield cursor
+
+    def _commit(self, step: Callable[[lmdb.Transaction], None]) -> None:
+        """Run the step in a synced transaction of its own; all of it again, if the map was too small."""
         with _storage_errors(self._path):
+            if not self._usable:
+                # After a failed write or sync nobody knows which of the pages are on disk: the kernel may have marked
+                # them clean and report no error a second time, so syncing again would prove nothing. The environment
+                # is opened anew, and the whole transaction written again, from memory.
+                self._environment.close()
+                self._open()
+            self._usable = False
             while True:
                 try:
                     with self._environment.begin(write=True) as transaction:
-                        for key in deletes:
-                            transaction.delete(key)
-                        with transaction.cursor() as cursor:
-                            cursor.putmulti(puts)
+                        step(transaction)
                         failpoints.hit("checkpointer.before_commit")
                     failpoints.hit("checkpointer.after_commit")
-                    return
+                    break
                 except lmdb.MapFullError:
-                    self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+                    self._environment.set_mapsize(2 * self._map_bytes)
+                    self._map_bytes *= 2
+            self._usable = True
 
     def close(self) -> None:
         self._environment.close()
+
+
+def _set(transaction: lmdb.Transaction, rows: Iterable[Row]) -> None:
+    puts = []
+    for key, row in rows:
+        if row is None:
+            transaction.delete(key)
+        else:
+            puts.append((key, row))
+    with transaction.cursor() as cursor:
+        cursor.putmulti(puts)
 
 
 def _sync_directory(path: Path) -> None:

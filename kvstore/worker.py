@@ -94,11 +94,14 @@ class Worker:
         self._active_reported = 0
         self._urgent_reported = 0
         self._checkpointing = False
+        self._applied_more = asyncio.Event()
         self._held = False
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         # Set by `begin`.
         self._open_epoch = 0
+        self._durable_epoch = 0
+        self._applied_epoch = 0
         self._engine: Engine
         self._rounds: Rounds
         self._checkpointer: FrameProtocol
@@ -109,6 +112,7 @@ class Worker:
         """Load the hot set and run the engine's first rounds. Raises EngineStoppedError, MonitorLostError, OSError."""
         config, serve = self._config, self._config.serve
         self._open_epoch = begin["epoch"]
+        self._durable_epoch = self._applied_epoch = self._open_epoch - 1
         if certificate := bytes.fromhex(begin["certificate"]):
             self._archive.set_newest(self._open_epoch - 1, certificate)
         if serve.verified:
@@ -193,6 +197,8 @@ class Worker:
                 self._rounds.cut(all_to_merkle=bool(all_to_merkle))
             case ToChild.DURABLE:
                 self._durable(EPOCH.unpack(body)[0])
+            case ToChild.APPLIED:
+                self._applied(EPOCH.unpack(body)[0])
             case ToChild.CERTIFICATE:
                 self._archive.set_newest(EPOCH.unpack_from(body)[0], body[EPOCH.size :])
                 self._port.broadcast(pack_frame(Server.CERTIFICATE, body[EPOCH.size :]), greeted_only=True)
@@ -217,13 +223,20 @@ class Worker:
             self._control.fatal(f"worker {self._config.index}: {error}")
 
     def _durable(self, epoch: int) -> None:
-        failpoints.hit("worker.before_release")
-        self._store.refresh()
-        self._engine.release_checkpoint()
+        self._durable_epoch = epoch
         self._checkpointing = False
         self._after_round()
         if not self._config.serve.verified:
             self._port.broadcast(pack_frame(Server.CHECKPOINT, EPOCH.pack(epoch)), greeted_only=False)
+
+    def _applied(self, epoch: int) -> None:
+        # Until now the engine answered from memory whatever this checkpoint has, so rows that came into the store
+        # meanwhile, one transaction after the other, were not read.
+        failpoints.hit("worker.before_release")
+        self._engine.release_checkpoint(epoch)
+        self._applied_epoch = epoch
+        self._applied_more.set()
+        self._after_round()
 
     def _fail(self, violation: Violation) -> None:
         self._failed = violation
@@ -256,15 +269,14 @@ class Worker:
         self._open_epoch = epoch + 1
 
     def _after_round(self) -> None:
-        dirty_bytes = self._engine.dirty_bytes
-        self._hold(dirty_bytes > limits.DIRTY_BYTES_MAX)
+        self._hold(self._engine.dirty_bytes > limits.DIRTY_BYTES_MAX)
         if self._rounds.cutting:
             return
         if self._engine.active and self._active_reported < self._open_epoch:
             self._active_reported = self._open_epoch
             self._control.send(FromChild.ACTIVE, EPOCH.pack(self._open_epoch))
-        # While a checkpoint is on its way its rows count as dirty, too, and no cut would make it go sooner.
-        many = dirty_bytes > limits.DIRTY_BYTES_SOON and not self._checkpointing
+        # No cut would make the checkpoint that is on its way go sooner.
+        many = self._engine.changed_bytes > limits.DIRTY_BYTES_SOON and not self._checkpointing
         if (many or self._engine.cut_wanted) and self._urgent_reported < self._open_epoch:
             self._urgent_reported = self._open_epoch
             self._control.send(FromChild.URGENT, EPOCH.pack(self._open_epoch))
@@ -364,6 +376,11 @@ class Worker:
             self._control.send(FromChild.SESSION_FOUND, SESSION.pack(session))
 
     async def _list_keys(self, number: int, after: bytes, at_most: int) -> None:
+        # What is durable is listed.
+        durable_epoch = self._durable_epoch
+        while self._applied_epoch < durable_epoch:
+            self._applied_more.clear()
+            await self._applied_more.wait()
         frame = await self._archive.keys_frame(after, at_most)
         self._answer(number, frame)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvstore.epochs import Acknowledge, Cut, Epochs, Finish, OutOfTurnError, Phase, Store
+from kvstore.epochs import Acknowledge, Cut, Epochs, Finish, OutOfTurnError, Phase, Release, Store
 
 
 def epochs(*, verified: bool = True, workers: int = 2) -> Epochs:
@@ -67,6 +67,32 @@ def test_a_crossed_report_alone_causes_no_cut() -> None:
     machine.handed_over(0, 5)
     machine.stored(5)
     assert not machine.cut_is_due
+
+
+def test_rows_are_applied_whenever_the_store_gets_to_it() -> None:
+    machine = epochs(verified=False, workers=1)
+    for epoch in (5, 6, 7):
+        machine.cut()
+        machine.handed_over(0, epoch)
+        assert machine.stored(epoch) == [Finish(epoch, b"")]
+    assert (machine.durable_epoch, machine.applied_epoch) == (7, 4)
+    assert machine.applied(5) == [Release(5)]
+    assert machine.applied(7) == [Release(7)]
+    assert machine.applied_epoch == 7
+    with pytest.raises(OutOfTurnError, match="epoch 7 is applied"):
+        machine.applied(7)
+    with pytest.raises(OutOfTurnError, match="epoch 8 is applied, after epoch 7, while 7 is durable"):
+        machine.applied(8)
+
+
+def test_a_durable_epoch_may_be_applied_before_its_certificate() -> None:
+    machine = epochs(workers=1)
+    machine.cut()
+    machine.sealed(5, b"sealed 5")
+    machine.handed_over(0, 5)
+    machine.stored(5)
+    assert machine.applied(5) == [Release(5)]
+    assert machine.certified(5, b"certificate 5") == [Finish(5, b"certificate 5")]
 
 
 def test_reports_out_of_turn_are_refused() -> None:

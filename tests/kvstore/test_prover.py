@@ -90,7 +90,7 @@ def test_the_plain_engine_answers_and_checkpoints() -> None:
     assert engine.handed_over() == 5
     assert engine.handed_over() is None
     assert list(unpack_rows(engine.take_checkpoint())) == [(store_key_of(b"a"), encode_record(b"a", b"new"))]
-    engine.release_checkpoint()
+    engine.release_checkpoint(5)
     assert not engine.active
 
 

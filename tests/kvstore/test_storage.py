@@ -37,7 +37,7 @@ def test_scan_gives_the_half_open_range_in_order(tmp_path: Path, writer: LmdbWri
     writer.write([(bytes((byte,)), b"v%d" % byte) for byte in (9, 3, 5, 7)])
     reader = reopened(tmp_path, writer)
     assert list(reader.scan(b"\3", b"\7")) == [(b"\3", b"v3"), (b"\5", b"v5")]
-    assert list(reader.scan(b"\x0a", b"\xff")) == []
+    assert list(reader.scan(b"\x0a", b"p")) == []
     reader.close()
 
 
@@ -53,13 +53,12 @@ def test_the_map_grows_and_nothing_is_lost(tmp_path: Path, writer: LmdbWriter) -
 def test_a_reader_follows_a_map_that_another_process_enlarged(tmp_path: Path, writer: LmdbWriter) -> None:
     writer.write([(b"ra", b"before")])
     reader = reopened(tmp_path, writer)
+    assert reader.read([b"ra", b"r019999"]) == [b"before", None]
     script = (
         "import sys; from pathlib import Path; from kvstore.storage import LmdbWriter\n"
         f"LmdbWriter(Path(sys.argv[1]), {MAP_BYTES}).write([(b'r%06d' % n, bytes(100)) for n in range(20000)])"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "store")], check=True)
-    assert reader.read([b"ra", b"r019999"]) == [b"before", None], "a reader keeps its state until it refreshes"
-    reader.refresh()
     assert reader.read([b"ra", b"r019999"]) == [b"before", bytes(100)]
     reader.close()
 

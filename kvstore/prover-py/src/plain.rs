@@ -69,8 +69,8 @@ impl PlainEngine {
         Ok(PyBytes::new(py, &work(py, || self.0.take_checkpoint())?))
     }
 
-    fn release_checkpoint(&mut self, py: Python<'_>) -> PyResult<()> {
-        work(py, || self.0.release_checkpoint())
+    fn release_checkpoint(&mut self, py: Python<'_>, epoch: u32) -> PyResult<()> {
+        work(py, || self.0.release_checkpoint(epoch))
     }
 
     #[getter]
@@ -86,6 +86,11 @@ impl PlainEngine {
     #[getter]
     fn cut_wanted(&self) -> bool {
         false
+    }
+
+    #[getter]
+    fn changed_bytes(&self) -> usize {
+        self.0.changed_bytes()
     }
 
     #[getter]

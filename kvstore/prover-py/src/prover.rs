@@ -88,8 +88,8 @@ impl Prover {
         Ok(PyBytes::new(py, &work(py, || self.0.take_checkpoint())?))
     }
 
-    fn release_checkpoint(&mut self, py: Python<'_>) -> PyResult<()> {
-        work(py, || self.0.release_checkpoint())
+    fn release_checkpoint(&mut self, py: Python<'_>, epoch: u32) -> PyResult<()> {
+        work(py, || self.0.release_checkpoint(epoch))
     }
 
     #[getter]
@@ -105,6 +105,11 @@ impl Prover {
     #[getter]
     fn cut_wanted(&self) -> bool {
         self.0.is_cut_wanted()
+    }
+
+    #[getter]
+    fn changed_bytes(&self) -> usize {
+        self.0.changed_bytes()
     }
 
     #[getter]

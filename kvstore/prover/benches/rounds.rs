@@ -169,7 +169,7 @@ impl Bench {
             };
         }
         self.clocks.certify(epoch);
-        self.prover.release_checkpoint().expect("a checkpoint");
+        self.prover.release_checkpoint(epoch).expect("a checkpoint");
         hot
     }
 

@@ -1,29 +1,40 @@
 //! From a cut to the store: the rows that changed are frozen when the epoch is handed over, taken by the host, and held in memory until
-//! they are durable.
+//! they are applied, that is, until reads from the store see them. Several checkpoints may wait; each is a *generation*.
+
+use std::collections::VecDeque;
 
 use zetakv_verifier::value::Node;
 
 use crate::error::Error;
-use crate::records::{Content, Place, Record, Records};
+use crate::records::{Content, Place, Record, RecordId, Records};
 use crate::rows::{encode_node, encode_record, hot_key, pack_row, value_key};
 
-/// Where the rows of the last cut are. The next cut waits until they are durable.
+/// The rows that one cut froze.
 #[derive(Debug)]
-pub enum Checkpoint {
-    /// In the store.
-    Durable,
-    /// Frozen, and not taken.
-    Ready(Vec<u8>),
-    /// On the way to the store: so many bytes.
-    Taken(usize),
+struct Generation {
+    epoch: u32,
+    records: Vec<RecordId>,
+    bytes: usize,
 }
 
-impl Checkpoint {
+/// The checkpoints that are not applied, oldest first.
+#[derive(Debug, Default)]
+pub struct Checkpoints {
+    generations: VecDeque<Generation>,
+    /// The packed rows of the newest generation, until they are taken.
+    packed: Option<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Checkpoints {
     /// Freeze the rows that changed since the last cut.
-    pub fn freeze(records: &mut Records) -> Result<Self, Error> {
+    pub fn freeze(&mut self, records: &mut Records, epoch: u32) -> Result<(), Error> {
+        if self.packed.is_some() {
+            return Err(Error::Engine("the last checkpoint has not been taken"));
+        }
         let mut packed = Vec::new();
         let mut row = Vec::new();
-        records.freeze(|record| {
+        let frozen = records.freeze(epoch, |record| {
             if record.is_changed {
                 row.clear();
                 encode_value(record, &mut row)?;
@@ -36,40 +47,44 @@ impl Checkpoint {
             }
             Ok(())
         })?;
-        Ok(Self::Ready(packed))
+        self.bytes += packed.len();
+        self.generations.push_back(Generation {
+            epoch,
+            records: frozen,
+            bytes: packed.len(),
+        });
+        self.packed = Some(packed);
+        Ok(())
     }
 
-    /// Give the packed rows away, once.
+    /// Give the packed rows of the newest checkpoint away, once.
     pub fn take(&mut self) -> Result<Vec<u8>, Error> {
-        match self {
-            Self::Ready(packed) => {
-                let packed = core::mem::take(packed);
-                *self = Self::Taken(packed.len());
-                Ok(packed)
-            }
-            Self::Durable | Self::Taken(_) => Err(Error::Engine("there is no checkpoint to take")),
-        }
+        self.packed
+            .take()
+            .ok_or(Error::Engine("there is no checkpoint to take"))
     }
 
-    /// The rows that were taken are durable, and what is read from now on has them.
-    pub fn release(&mut self, records: &mut Records) -> Result<(), Error> {
-        match self {
-            Self::Taken(_) => {
-                *self = Self::Durable;
-                records.thaw();
-                Ok(())
-            }
-            Self::Durable | Self::Ready(_) => Err(Error::Engine("there is no checkpoint to release")),
-        }
+    /// Whether the newest checkpoint has been taken, if there is one.
+    pub const fn is_taken(&self) -> bool {
+        self.packed.is_none()
     }
 
-    /// Bytes of frozen rows that are not durable.
+    /// The checkpoints up to that of `epoch` are applied: what is read from now on has their rows.
+    pub fn release(&mut self, records: &mut Records, epoch: u32) -> Result<(), Error> {
+        if self.packed.is_some() || self.generations.front().is_none_or(|oldest| oldest.epoch > epoch) {
+            return Err(Error::Engine("there is no checkpoint to release"));
+        }
+        let applied = self.generations.partition_point(|generation| generation.epoch <= epoch);
+        for generation in self.generations.drain(..applied) {
+            self.bytes -= generation.bytes;
+            records.thaw(generation.epoch, &generation.records);
+        }
+        Ok(())
+    }
+
+    /// Bytes of frozen rows that are not applied.
     pub const fn bytes(&self) -> usize {
-        match self {
-            Self::Durable => 0,
-            Self::Ready(packed) => packed.len(),
-            Self::Taken(bytes) => *bytes,
-        }
+        self.bytes
     }
 }
 

@@ -28,8 +28,8 @@ const NOT_LOADED: Error = Error::Engine("the rows that operations need have not 
 #[derive(Debug)]
 struct PlainRecord {
     leaf: Leaf,
-    /// Of the checkpoint that is not durable; the row is read from memory until it is.
-    is_frozen: bool,
+    /// The epoch whose checkpoint froze it last, until that is applied (0): the row is read from memory meanwhile.
+    frozen_in: u32,
     is_listed: bool,
     was_used: bool,
 }
@@ -37,8 +37,16 @@ struct PlainRecord {
 impl PlainRecord {
     /// Whether its row may not be in the store.
     const fn is_changed(&self) -> bool {
-        self.is_listed || self.is_frozen
+        self.is_listed || self.frozen_in != 0
     }
+}
+
+/// The rows that one cut froze, until they are applied.
+#[derive(Debug)]
+struct Generation {
+    epoch: u32,
+    keys: Vec<KeyHash>,
+    bytes: usize,
 }
 
 /// An engine that only executes.
@@ -56,7 +64,7 @@ pub struct PlainEngine {
     cut_is_wanted: bool,
     handed_over: Option<u32>,
     listed: Vec<KeyHash>,
-    frozen: Option<Vec<KeyHash>>,
+    frozen: VecDeque<Generation>,
     packed: Option<Vec<u8>>,
     dirty_bytes: usize,
     frozen_bytes: usize,
@@ -78,7 +86,7 @@ impl PlainEngine {
             cut_is_wanted: false,
             handed_over: None,
             listed: Vec::new(),
-            frozen: None,
+            frozen: VecDeque::new(),
             packed: None,
             dirty_bytes: 0,
             frozen_bytes: 0,
@@ -142,7 +150,7 @@ impl PlainEngine {
             };
             let record = PlainRecord {
                 leaf: Leaf::read(value),
-                is_frozen: false,
+                frozen_in: 0,
                 is_listed: false,
                 was_used: false,
             };
@@ -169,7 +177,7 @@ impl PlainEngine {
             self.records
                 .retain(|_, record| record.is_changed() || core::mem::take(&mut record.was_used));
         }
-        if self.cut_is_wanted && self.frozen.is_none() {
+        if self.cut_is_wanted && self.packed.is_none() {
             self.cut_is_wanted = false;
             self.freeze()?;
         }
@@ -246,12 +254,16 @@ impl PlainEngine {
             );
             pack_row(&value_key(&Key::leaf(*key)), Some(&row), &mut packed);
             record.is_listed = false;
-            record.is_frozen = true;
+            record.frozen_in = self.epoch;
             record.leaf.application_key = None;
         }
         self.dirty_bytes = 0;
-        self.frozen_bytes = packed.len();
-        self.frozen = Some(frozen);
+        self.frozen_bytes += packed.len();
+        self.frozen.push_back(Generation {
+            epoch: self.epoch,
+            keys: frozen,
+            bytes: packed.len(),
+        });
         self.packed = Some(packed);
         self.handed_over = Some(self.epoch);
         self.epoch = self
@@ -262,7 +274,7 @@ impl PlainEngine {
         Ok(())
     }
 
-    /// Close the epoch with the next round, once the rows of the last cut are durable.
+    /// Close the epoch with the next round, once the rows of the last cut have been taken.
     pub fn start_cut(&mut self) {
         self.cut_is_wanted = true;
     }
@@ -279,32 +291,34 @@ impl PlainEngine {
             .ok_or(Error::Engine("there is no checkpoint to take"))
     }
 
-    /// The rows that were taken are durable, and reads see them.
-    pub fn release_checkpoint(&mut self) -> Result<(), Error> {
-        let frozen = self
-            .frozen
-            .take()
-            .ok_or(Error::Engine("there is no checkpoint to release"))?;
-        self.frozen_bytes = 0;
-        for key in frozen {
-            if let Some(record) = self.records.get_mut(&key) {
-                record.is_frozen = false;
-                if record
-                    .leaf
-                    .bytes
-                    .as_ref()
-                    .is_some_and(|bytes| bytes.len() > KEPT_VALUE_BYTES_MAX)
-                {
-                    self.with_long_value.push(key);
-                }
+    /// The checkpoints up to that of `epoch` are applied: reads see their rows.
+    pub fn release_checkpoint(&mut self, epoch: u32) -> Result<(), Error> {
+        if self.packed.is_some() || self.frozen.front().is_none_or(|oldest| oldest.epoch > epoch) {
+            return Err(Error::Engine("there is no checkpoint to release"));
+        }
+        let applied = self.frozen.partition_point(|generation| generation.epoch <= epoch);
+        for generation in self.frozen.drain(..applied).collect::<Vec<_>>() {
+            self.frozen_bytes -= generation.bytes;
+            for key in generation.keys {
+                self.thaw(key, generation.epoch);
             }
         }
         Ok(())
     }
 
+    fn thaw(&mut self, key: KeyHash, epoch: u32) {
+        if let Some(record) = self.records.get_mut(&key).filter(|record| record.frozen_in == epoch) {
+            record.frozen_in = 0;
+            let bytes = record.leaf.bytes.as_ref();
+            if bytes.is_some_and(|bytes| bytes.len() > KEPT_VALUE_BYTES_MAX) {
+                self.with_long_value.push(key);
+            }
+        }
+    }
+
     /// Whether there is anything to do now.
     pub fn is_busy(&self) -> bool {
-        !self.submitted.is_empty() || (self.cut_is_wanted && self.frozen.is_none())
+        !self.submitted.is_empty() || (self.cut_is_wanted && self.packed.is_none())
     }
 
     /// Whether an operation has run in the open epoch.
@@ -312,7 +326,12 @@ impl PlainEngine {
         self.operations > self.operations_before_epoch
     }
 
-    /// Bytes of rows held in memory until the next checkpoint is durable.
+    /// Bytes of rows that changed since the last cut.
+    pub const fn changed_bytes(&self) -> usize {
+        self.dirty_bytes
+    }
+
+    /// Bytes of rows held in memory until they are applied.
     pub const fn dirty_bytes(&self) -> usize {
         self.dirty_bytes + self.frozen_bytes
     }

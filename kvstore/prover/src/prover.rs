@@ -8,7 +8,7 @@ use zetakv_verifier::entry::ThreadId;
 use zetakv_verifier::output::Output;
 use zetakv_verifier::time::Timestamp;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::Checkpoints;
 use crate::drain::Drain;
 use crate::error::Error;
 use crate::frames::{FrameRules, parse_request, parse_resume};
@@ -71,7 +71,7 @@ pub struct Prover {
     mirror: Mirror,
     rounds: Rounds,
     cut: Cut,
-    checkpoint: Checkpoint,
+    checkpoints: Checkpoints,
     wanted: Wanted,
     handed_over: Option<u32>,
     operations_before_epoch: u64,
@@ -118,7 +118,7 @@ impl Prover {
             mirror,
             rounds: Rounds::new(rules),
             cut: Cut::None,
-            checkpoint: Checkpoint::Durable,
+            checkpoints: Checkpoints::default(),
             wanted: Wanted::default(),
             handed_over: None,
             operations_before_epoch: 0,
@@ -206,7 +206,7 @@ impl Prover {
             Cut::Wanted {
                 all_to_merkle,
                 postponed: false,
-            } if matches!(self.checkpoint, Checkpoint::Durable) => {
+            } if self.checkpoints.is_taken() => {
                 let all_to_merkle = *all_to_merkle;
                 if !self.rounds.has_admitted() {
                     self.reserve_slots()?;
@@ -287,7 +287,7 @@ impl Prover {
             return Err(Error::Monitor("the monitor has handed over another epoch"));
         }
         self.cut = Cut::None;
-        self.checkpoint = Checkpoint::freeze(&mut self.mirror.records)?;
+        self.checkpoints.freeze(&mut self.mirror.records, epoch)?;
         self.handed_over = Some(epoch);
         self.operations_before_epoch = self.mirror.counters.operations;
         self.resumed_in_epoch = false;
@@ -295,7 +295,7 @@ impl Prover {
         Ok(())
     }
 
-    /// Close the epoch, once the rows of the last cut are durable. `all_to_merkle`: nothing stays in Blum but the partition nodes.
+    /// Close the epoch, once the rows of the last cut have been taken. `all_to_merkle`: nothing stays in Blum but the partition nodes.
     pub fn start_cut(&mut self, all_to_merkle: bool) -> Result<(), Error> {
         match self.cut {
             Cut::None => {
@@ -316,12 +316,12 @@ impl Prover {
 
     /// After a cut: the changed rows, packed.
     pub fn take_checkpoint(&mut self) -> Result<Vec<u8>, Error> {
-        self.checkpoint.take()
+        self.checkpoints.take()
     }
 
-    /// The rows that were taken are durable, and reads see them.
-    pub fn release_checkpoint(&mut self) -> Result<(), Error> {
-        self.checkpoint.release(&mut self.mirror.records)?;
+    /// The checkpoints up to that of `epoch` are applied: reads see their rows.
+    pub fn release_checkpoint(&mut self, epoch: u32) -> Result<(), Error> {
+        self.checkpoints.release(&mut self.mirror.records, epoch)?;
         self.sweep();
         Ok(())
     }
@@ -330,7 +330,7 @@ impl Prover {
     pub fn is_busy(&self) -> bool {
         let cut_can_go_on = match self.cut {
             Cut::None => false,
-            Cut::Wanted { .. } => matches!(self.checkpoint, Checkpoint::Durable),
+            Cut::Wanted { .. } => self.checkpoints.is_taken(),
             Cut::Asked { .. } | Cut::Draining(_) | Cut::HandingOver => true,
         };
         self.must_write_spine || cut_can_go_on || self.rounds.has_submitted() || self.rounds.has_admitted()
@@ -347,9 +347,14 @@ impl Prover {
         self.mirror.clock.counter >= COUNTER_SOON
     }
 
-    /// Bytes of rows held in memory until the next checkpoint is durable.
+    /// Bytes of rows that changed since the last cut.
+    pub const fn changed_bytes(&self) -> usize {
+        self.mirror.records.changed_bytes()
+    }
+
+    /// Bytes of rows held in memory until they are applied.
     pub const fn dirty_bytes(&self) -> usize {
-        self.mirror.records.changed_bytes() + self.checkpoint.bytes()
+        self.changed_bytes() + self.checkpoints.bytes()
     }
 
     /// Figures for the status page.

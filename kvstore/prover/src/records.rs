@@ -107,8 +107,8 @@ pub struct Record {
     pub is_changed: bool,
     /// It is in the list of records to look at when rows are frozen.
     is_listed: bool,
-    /// The store may not have the row that was last frozen of it.
-    is_frozen: bool,
+    /// The epoch whose checkpoint froze it last, while the store may not have that row; 0 if it has.
+    frozen_in: u32,
     /// It has a hot marker, as of the last frozen rows.
     pub has_hot_row: bool,
     /// It is in the list of records to look at in the next sweep.
@@ -147,7 +147,6 @@ pub struct Records {
     /// Number of internal nodes that are in Blum or cached, by depth: where it is worth looking for one.
     known_nodes: [u32; LEAF_DEPTH as usize],
     listed: Vec<RecordId>,
-    frozen: Vec<RecordId>,
     awaiting_sweep: Vec<RecordId>,
     changed_bytes: usize,
 }
@@ -161,7 +160,6 @@ impl Default for Records {
             hasher: DefaultHashBuilder::default(),
             known_nodes: [0; LEAF_DEPTH as usize],
             listed: Vec::new(),
-            frozen: Vec::new(),
             awaiting_sweep: Vec::new(),
             changed_bytes: 0,
         }
@@ -222,7 +220,7 @@ impl Records {
             hash_is_current: false,
             is_changed: false,
             is_listed: false,
-            is_frozen: false,
+            frozen_in: 0,
             has_hot_row: false,
             awaits_sweep: false,
             goes_cold: false,
@@ -345,7 +343,7 @@ impl Records {
         for id in core::mem::take(&mut self.awaiting_sweep) {
             let record = &mut self.arena[id as usize];
             record.awaits_sweep = false;
-            if record.is_listed || record.is_frozen {
+            if record.is_listed || record.frozen_in != 0 {
                 continue;
             }
             if record.place == Place::Merkle {
@@ -378,29 +376,35 @@ impl Records {
         self.free.push(id);
     }
 
-    /// Give every record that changed since the last time to `write`, and keep all of them in memory until [`Self::thaw`].
-    pub fn freeze(&mut self, mut write: impl FnMut(&mut Record) -> Result<(), Error>) -> Result<(), Error> {
+    /// Give every record that changed since the last time to `write`, and keep all of them in memory until [`Self::thaw`]; returns them.
+    pub fn freeze(
+        &mut self,
+        epoch: u32,
+        mut write: impl FnMut(&mut Record) -> Result<(), Error>,
+    ) -> Result<Vec<RecordId>, Error> {
         let frozen = core::mem::take(&mut self.listed);
         for id in &frozen {
             let record = &mut self.arena[*id as usize];
             write(record)?;
             record.is_listed = false;
             record.is_changed = false;
-            record.is_frozen = true;
+            record.frozen_in = epoch;
             if let Content::Leaf(leaf) = &mut record.content {
                 leaf.application_key = None;
             }
         }
         self.changed_bytes = 0;
-        self.frozen = frozen;
-        Ok(())
+        Ok(frozen)
     }
 
-    /// The rows that were frozen last are in the store.
-    pub fn thaw(&mut self) {
-        for id in core::mem::take(&mut self.frozen) {
-            self.arena[id as usize].is_frozen = false;
-            self.sweep_later(id);
+    /// The rows that were frozen in an epoch are in the store. A record that a later checkpoint froze again stays in memory.
+    pub fn thaw(&mut self, epoch: u32, frozen: &[RecordId]) {
+        for id in frozen {
+            let record = &mut self.arena[*id as usize];
+            if record.frozen_in == epoch {
+                record.frozen_in = 0;
+                self.sweep_later(*id);
+            }
         }
     }
 

@@ -1,18 +1,22 @@
 """The host's hand on the store: rows are edited, and whole stores are copied and put back.
 
-A store may be edited while its server runs, since this is another process. Nothing is cached over an edit.
+A store may be edited while its server runs, since this is another process. An edit comes after what is pending.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import lmdb
 
 from kvstore._prover import decode_record, encode_record, store_key_of
+from kvstore.storage import PENDING_TABLES
+
+_APPLIED_SECONDS = 5.0
 
 
 class Disk:
@@ -67,9 +71,18 @@ class Disk:
 
     @contextlib.contextmanager
     def _transaction(self, *, write: bool) -> Iterator[lmdb.Transaction]:
-        environment = lmdb.open(str(self.path), map_size=0, readonly=not write, create=False, max_readers=128)
+        environment = lmdb.open(
+            str(self.path), map_size=0, readonly=not write, create=False, max_readers=128, max_dbs=len(PENDING_TABLES)
+        )
         try:
-            with environment.begin(write=write) as transaction:
-                yield transaction
+            tables = [environment.open_db(name, create=False) for name in PENDING_TABLES]
+            end = time.monotonic() + _APPLIED_SECONDS
+            while True:
+                with environment.begin(write=write) as transaction:
+                    if not any(transaction.stat(table)["entries"] for table in tables):
+                        yield transaction
+                        return
+                assert time.monotonic() < end, "checkpoints are pending, and nobody applies them"
+                time.sleep(0.01)
         finally:
             environment.close()

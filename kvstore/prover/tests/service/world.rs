@@ -83,7 +83,7 @@ pub struct World {
     clocks: Arc<Clocks>,
     aggregator: Aggregator<Sum>,
     crypto: StandardCrypto,
-    /// What readers see: brought up to date when a checkpoint is released.
+    /// What readers see: the durable rows, once they are applied; before, any of them.
     visible: Rows,
     durable: Durable,
     /// Rows of the cut in flight.
@@ -305,6 +305,7 @@ impl World {
 
     /// Somebody changes rows of the store, in every way that comes to mind.
     pub fn tamper(&mut self, changes: usize) {
+        self.visible = self.durable.rows.clone();
         self.rows_are_honest = false;
         let keys: Vec<_> = self.visible.keys().cloned().collect();
         for _ in 0..changes {
@@ -485,14 +486,40 @@ impl World {
             evicted_next: held.evicted_next,
             models: self.workers.iter().map(|worker| worker.model_at_cut.clone()).collect(),
         };
-        self.visible = self.durable.rows.clone();
         if !certified_late {
             self.clocks.certify(held.epoch);
         }
+        if self.rng.bool() {
+            self.apply();
+        } else {
+            self.apply_some(); // so that several checkpoints wait
+        }
+    }
+
+    /// Bring some of the durable rows to the readers.
+    fn apply_some(&mut self) {
+        let (rows, rng) = (&self.durable.rows, &mut self.rng);
+        self.visible.retain(|key, _| rows.contains_key(key) || rng.bool());
+        for (key, row) in rows {
+            if rng.bool() {
+                self.visible.insert(key.clone(), row.clone());
+            }
+        }
+    }
+
+    /// Bring the durable rows to the readers, and then release them.
+    fn apply(&mut self) {
+        self.apply_some();
         let rounds = self.rng.usize(0..5);
-        self.run(rounds); // readers may see new rows before they are released
+        self.run(rounds);
+        self.visible = self.durable.rows.clone();
+        let rounds = self.rng.usize(0..5);
+        self.run(rounds);
         for worker in &mut self.workers {
-            worker.prover.release_checkpoint().expect("a checkpoint");
+            worker
+                .prover
+                .release_checkpoint(self.durable.epoch)
+                .expect("a checkpoint");
         }
     }
 
