@@ -14,7 +14,8 @@ The monitor of ZetaKV: the trusted process that verifies what the host does.
 zetakv-monitor --state DIR [--register REGISTER] (--socket PATH | --listen HOST:PORT) [--open] [--exit-on-stdin-eof]
 
   --state DIR           its keys and its register; set up at the first start
-  --register REGISTER   file (in the state directory; the default)
+  --register REGISTER   file (in the state directory; the default), tpm:PATH:INDEX (a device such as /dev/tpmrm0)
+                        or tpm:HOST:PORT:INDEX; INDEX is an NV index like 0x01800100, defined at the first start
   --socket PATH         listen for the host on a Unix socket
   --listen HOST:PORT    listen for the host on TCP (port 0: a free one)
   --open                let clients without a key read and write

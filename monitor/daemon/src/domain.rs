@@ -16,6 +16,8 @@ pub enum Domain {
     RangeRoot,
     /// A sealed state.
     Sealed,
+    /// A commitment, for the TPM.
+    Register,
     /// An override statement, for the name of the instance that it begins.
     Instance,
 }
@@ -28,6 +30,7 @@ impl Domain {
             Self::RangeNode => "zetakv/1 range node",
             Self::RangeRoot => "zetakv/1 range root",
             Self::Sealed => "zetakv/1 sealed",
+            Self::Register => "zetakv/1 register",
             Self::Instance => "zetakv/1 instance",
         })
     }

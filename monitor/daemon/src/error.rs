@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
+use crate::register::tpm_wire::response::explain;
+
 /// An error of the monitor process.
 #[derive(Debug)]
 pub enum Error {
@@ -28,6 +30,22 @@ pub enum Error {
     Refused(&'static str),
     /// The trusted register holds something else than this process committed last.
     RegisterChanged,
+    /// What the monitor's directory says of the register is not what the register holds.
+    RegisterPutBack,
+    /// The TPM refused.
+    Tpm {
+        /// What was tried.
+        doing: &'static str,
+        /// Its response code, without the number of what it is about.
+        code: u32,
+    },
+    /// An answer in the name of the TPM is not its own.
+    TpmForged {
+        /// What was tried.
+        doing: &'static str,
+    },
+    /// The connection to the TPM failed.
+    TpmConnection(io::Error),
     /// The operating system gave no random bytes.
     Random(getrandom::Error),
     /// A connection or listener failed.
@@ -67,6 +85,19 @@ impl fmt::Display for Error {
                 f,
                 "the trusted register was changed by somebody else: is another monitor running on this state?"
             ),
+            Self::RegisterPutBack => write!(
+                f,
+                "the monitor's directory was put back to an older copy, or is another's: its file register.tpm does not fit what the TPM \
+                 holds. Restore the latest copy; if it is lost, an admin may decide to go on: zetakv-monitor override --register-lost"
+            ),
+            Self::Tpm { doing, code } => {
+                write!(f, "TPM: cannot {doing}: code {code:#05x}: {}", explain(*code))
+            }
+            Self::TpmForged { doing } => write!(
+                f,
+                "TPM: cannot {doing}: the answer is malformed or not authentic: something between the monitor and the TPM changes it"
+            ),
+            Self::TpmConnection(source) => write!(f, "the connection to the TPM: {source}"),
             Self::Random(source) => write!(f, "no random bytes: {source}"),
             Self::Connection(source) => write!(f, "connection: {source}"),
             Self::MessageLength { bytes, bytes_max } => {

@@ -49,6 +49,8 @@ pub struct Identity {
     pub sealing_key: Secret,
     /// Authenticates the file that stands for a trusted register.
     pub register_key: Secret,
+    /// Authorizes the use of the NV index that is the trusted register.
+    pub tpm_auth: Secret,
     /// The multiset hashes' secret.
     pub multiset_secret: Secret,
 }
@@ -64,6 +66,7 @@ impl Identity {
             first_instance,
             sealing_key: derive("zetakv/1 monitor: sealing key"),
             register_key: derive("zetakv/1 monitor: register key"),
+            tpm_auth: derive("zetakv/1 monitor: TPM authorization"),
             multiset_secret: derive("zetakv/1 monitor: multiset secret"),
         }
     }

@@ -5,7 +5,11 @@
 //! protects against that, too.
 
 pub mod file;
+pub mod tpm;
+pub mod tpm_stream;
+pub mod tpm_wire;
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -14,6 +18,8 @@ use zetakv_verifier::value::Hash;
 use crate::error::Error;
 use crate::identity::{Identity, IncarnationId};
 use crate::register::file::FileRegister;
+use crate::register::tpm::TpmRegister;
+use crate::register::tpm_stream::TpmAddress;
 
 /// What is committed to.
 ///
@@ -45,16 +51,38 @@ pub enum RegisterAddress {
     /// A file in its state directory.
     #[default]
     File,
+    /// An NV index of a TPM.
+    Tpm(TpmAddress, u32),
 }
+
+/// Handles of NV indices that the TPM's owner may define.
+const NV_HANDLES: RangeInclusive<u32> = 0x0100_0000..=0x01bf_ffff;
 
 impl FromStr for RegisterAddress {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "file" => Ok(Self::File),
-            _ => Err("a register is `file`"),
+        const USAGE: &str = "a register is `file`, `tpm:PATH:INDEX` or `tpm:HOST:PORT:INDEX`, with an index like 0x01800100 (0x01000000 to 0x01bfffff)";
+        if text == "file" {
+            return Ok(Self::File);
         }
+        let (place, index) = text
+            .strip_prefix("tpm:")
+            .and_then(|rest| rest.rsplit_once(':'))
+            .ok_or(USAGE)?;
+        let index = index
+            .strip_prefix("0x")
+            .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+            .filter(|index| NV_HANDLES.contains(index))
+            .ok_or(USAGE)?;
+        let address = if place.starts_with('/') {
+            TpmAddress::Device(place.into())
+        } else if place.contains(':') {
+            TpmAddress::Tcp(place.to_owned())
+        } else {
+            return Err(USAGE);
+        };
+        Ok(Self::Tpm(address, index))
     }
 }
 
@@ -66,6 +94,45 @@ impl RegisterAddress {
                 directory.join("register"),
                 identity.register_key.clone(),
             )),
+            Self::Tpm(address, index) => {
+                let address = address.clone();
+                Box::new(TpmRegister {
+                    connect: Box::new(move || address.connect()),
+                    index: *index,
+                    auth: identity.tpm_auth.clone(),
+                    path: directory.join("register.tpm"),
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        assert_eq!("file".parse(), Ok(RegisterAddress::File));
+        let device = TpmAddress::Device("/dev/tpmrm0".into());
+        assert_eq!(
+            "tpm:/dev/tpmrm0:0x01800100".parse(),
+            Ok(RegisterAddress::Tpm(device, 0x0180_0100))
+        );
+        let tcp = TpmAddress::Tcp("localhost:2321".to_owned());
+        assert_eq!(
+            "tpm:localhost:2321:0x1000000".parse(),
+            Ok(RegisterAddress::Tpm(tcp, 0x0100_0000))
+        );
+        for wrong in [
+            "",
+            "tpm",
+            "tpm:/dev/tpmrm0",
+            "tpm:localhost:0x01800100",
+            "tpm:/dev/tpmrm0:0x81000000",
+            "tpm:/dev/tpmrm0:25166080",
+        ] {
+            assert!(wrong.parse::<RegisterAddress>().is_err(), "{wrong}");
         }
     }
 }

@@ -231,7 +231,10 @@ pub fn accept(
     identity: &Identity,
     register: &mut dyn TrustedRegister,
 ) -> Result<Option<SealedState>, NotStarted> {
-    let committed = register.read()?;
+    let committed = register.read().map_err(|error| match error {
+        Error::RegisterPutBack => NotStarted::Refused(ViolationCode::Rollback, error.to_string()),
+        error => error.into(),
+    })?;
     let start = Commitment {
         sealed: sealed_hash(offered),
         incarnation: *incarnation,

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `root.key` | the root secret, 32 random bytes; everything else is derived from it | 0600 |
 //! | `register` | the commitment to the latest sealed state and start, where the register is a file | 0600 |
+//! | `register.tpm` | what the digest in the TPM stands for, where the register is in one | 0600 |
 //! | `admin.key` | `zetakv-key-1 <hex of the Ed25519 seed>`: the first client of a fresh instance. May be moved away once an epoch is certified | 0600 |
 //! | `fingerprint` | the public identity key in hex, for clients to pin | 0600 |
 //! | `lock` | nothing: held while a monitor runs, since two with one root secret could certify two versions of an epoch | |
@@ -63,8 +64,12 @@ impl StateDirectory {
         if read_file(&fingerprint_path)?.is_none_or(|old| *old != fingerprint.as_bytes()) {
             replace_file(&fingerprint_path, fingerprint.as_bytes())?;
         }
-        if directory.register().read()?.sealed == genesis_hash() {
-            directory.first_admin()?; // so that the operator has the key before the first start
+        match directory.register().read() {
+            Ok(committed) if committed.sealed == genesis_hash() => {
+                directory.first_admin()?; // so that the operator has the key before the first start
+            }
+            Ok(_) | Err(Error::RegisterPutBack) => {} // the latter is refused at the start, with a name
+            Err(error) => return Err(error),
         }
         Ok(directory)
     }
