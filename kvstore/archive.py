@@ -30,6 +30,7 @@ class Archive:
         return b"" if self._newest is None else self._newest[1]
 
     def set_newest(self, epoch: int, certificate: bytes) -> None:
+        """The certificate of the last epoch that ended; empty if there is none: at first, and after an override."""
         self._newest = (epoch, certificate)
 
     def certificate_frames(self, from_epoch: int, at_most: int) -> list[bytes]:
@@ -41,7 +42,7 @@ class Archive:
         epochs = range(max(from_epoch, 1), newest_epoch + 1)[:wanted]
         stored = self._store.read([certificate_key(epoch) for epoch in epochs])
         found = [newest if epoch == newest_epoch else row for epoch, row in zip(epochs, stored, strict=True)]
-        return [pack_frame(Server.CERTIFICATE, row) for row in found if row is not None]
+        return [pack_frame(Server.CERTIFICATE, row) for row in found if row]
 
     async def keys_frame(self, after: bytes, at_most: int) -> bytes:
         """The next keys by hash, as of the last checkpoint. Gives way to other clients between its steps."""

@@ -92,12 +92,14 @@ class Children:
         )
         return self._add(name, process)
 
-    async def start_monitor(self, socket: Path, state: Path, *, open_mode: bool) -> Child:
+    async def start_monitor(self, socket: Path, state: Path, *, open_mode: bool, register: str | None) -> Child:
         """Start the monitor and wait until it listens. Raises ServiceError."""
         # Its standard input is a pipe that only this process holds: its end tells the monitor that we are gone.
         arguments = ["--socket", str(socket), "--state", str(state), "--exit-on-stdin-eof"]
         if open_mode:
             arguments.append("--open")
+        if register is not None:
+            arguments += ["--register", register]
         process = await asyncio.create_subprocess_exec(
             find_monitor(), *arguments, stdin=PIPE, stdout=PIPE, start_new_session=True
         )

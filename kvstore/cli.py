@@ -11,6 +11,7 @@ import typer
 from kvstore_client import Answer, ClientKey, Role
 
 from kvstore import __version__, cli_data, cli_head
+from kvstore.children import ServiceError
 from kvstore.cli_connect import (
     EXIT_ERROR,
     EXIT_VIOLATION,
@@ -26,10 +27,12 @@ from kvstore.cli_connect import (
     run,
     say,
 )
+from kvstore.cli_override import OverrideOrder, override_rollback
 from kvstore.cli_serve import run_service
 from kvstore.cli_status import ask_status, print_status
 from kvstore.config import HTTP_PORT_DEFAULT, PORT_DEFAULT, ConfigError, ServeConfig
 from kvstore.demo import demonstrate_tampering
+from kvstore.storage import StorageError
 from kvstore.violation import Violation
 
 _PUBLIC_KEY_BYTES: Final = 32  # Ed25519
@@ -62,6 +65,9 @@ def serve(
     monitor: Annotated[
         str | None, typer.Option(help="A running monitor, unix:PATH or tcp:HOST:PORT; else one is started.")
     ] = None,
+    register: Annotated[
+        str | None, typer.Option(help="The monitor's trusted register: file, tpm:PATH:INDEX or tpm:HOST:PORT:INDEX.")
+    ] = None,
     slots: Annotated[int, typer.Option(help="Verified cache per worker, in records.")] = ServeConfig.slots,
     hot_records: Annotated[
         int, typer.Option(help="Records per worker that stay hot over a checkpoint.")
@@ -82,6 +88,7 @@ def serve(
             verified=not unverified,
             open=open_mode,
             monitor=monitor,
+            register=register,
             slots=slots,
             hot_records_max=hot_records,
             key_bytes_max=key_bytes,
@@ -90,6 +97,34 @@ def serve(
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
     run_service(config)
+
+
+@application.command("override")
+def override(
+    data: Annotated[Path, typer.Option(help="Data directory of the stopped server.")],
+    reason: Annotated[str, typer.Option(help="Why, in at most 200 bytes: every client is told.")],
+    admin_key: Annotated[Path | None, typer.Option(help="Key of an admin; else the monitor's own.")] = None,
+    register: Annotated[str | None, typer.Option(help="As of `zetakv serve`.")] = None,
+    register_lost: Annotated[
+        bool, typer.Option("--register-lost", help="The register is lost or was put back: set it up again.")
+    ] = False,
+) -> None:
+    """Go on from a store that was put back. What was certified later is lost, and every client is told."""
+    config = ServeConfig(data=data, register=register)
+    order = OverrideOrder(
+        data=data,
+        monitor_state=config.monitor_state_path,
+        admin_key=admin_key or config.admin_key_path,
+        reason=reason,
+        register=register,
+        register_lost=register_lost,
+        map_bytes=config.map_bytes_start,
+    )
+    try:
+        state = override_rollback(order)
+    except (ServiceError, StorageError) as error:
+        fail(error)
+    say(f"the next start continues from epoch {state['epoch']}, as instance {state['instance']}")
 
 
 @application.command()

@@ -20,6 +20,9 @@ _SLOTS_MAX: Final = 1 << 24  # what the monitor allows (protocol section 9)
 _HOT_RECORDS_MAX: Final = 1 << 28
 
 
+_REGISTER_OF_CHILD: Final = "left out with --unverified, and with --monitor, which has its own"
+
+
 class ConfigError(ValueError):
     """An option has a value that cannot be served. The text names the option and what is allowed."""
 
@@ -43,6 +46,8 @@ class ServeConfig:
     """Clients need no key of their own."""
     monitor: str | None = None
     """Address of a running monitor, `unix:PATH` or `tcp:HOST:PORT`; None: a child of this service."""
+    register: str | None = None
+    """Trusted register of the monitor that is started; None: a file in its directory."""
     slots: int = 32_768
     """Verified cache of each verifier thread, in records."""
     hot_records_max: int = 262_144
@@ -62,6 +67,7 @@ class ServeConfig:
         _check("--key-bytes", 1 <= self.key_bytes_max <= limits.KEY_BYTES_MAX, f"1 to {limits.KEY_BYTES_MAX}")
         _check("--value-bytes", 1 <= self.value_bytes_max <= limits.VALUE_BYTES_MAX, f"1 to {limits.VALUE_BYTES_MAX}")
         _check("--monitor", self.verified or self.monitor is None, "left out with --unverified")
+        _check("--register", self.register is None or (self.verified and self.monitor is None), _REGISTER_OF_CHILD)
         if self.monitor is not None:
             parse_address(self.monitor)
 

@@ -137,7 +137,10 @@ class Supervisor:
         config = self._config
         if config.monitor is None:
             path = self._monitor_socket
-            await self._or_fatal(self._children.start_monitor(path, config.monitor_state_path, open_mode=config.open))
+            starting = self._children.start_monitor(
+                path, config.monitor_state_path, open_mode=config.open, register=config.register
+            )
+            await self._or_fatal(starting)
         self._monitor = MonitorControl(service)
         sealed = bytes.fromhex(opening["sealed"])
         try:

@@ -113,8 +113,7 @@ class Worker:
         config, serve = self._config, self._config.serve
         self._open_epoch = begin["epoch"]
         self._durable_epoch = self._applied_epoch = self._open_epoch - 1
-        if certificate := bytes.fromhex(begin["certificate"]):
-            self._archive.set_newest(self._open_epoch - 1, certificate)
+        self._archive.set_newest(self._open_epoch - 1, bytes.fromhex(begin["certificate"]))
         if serve.verified:
             await self._monitor.connect(begin["monitor"], config.index, bytes.fromhex(begin["incarnation"]))
             prover = Prover(

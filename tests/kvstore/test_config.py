@@ -18,6 +18,8 @@ from kvstore.config import ChildConfig, ConfigError, ServeConfig, parse_address
         ({"port": 70_000}, "--port must be"),
         ({"value_bytes_max": 2**30}, "--value-bytes must be"),
         ({"monitor": "tcp:host"}, "unix:PATH or tcp:HOST:PORT"),
+        ({"register": "file", "verified": False}, "--register must be left out"),
+        ({"register": "file", "monitor": "unix:/x"}, "--register must be left out"),
         ({"monitor": "unix:/x", "verified": False}, "--monitor must be left out"),
     ],
 )

@@ -205,6 +205,10 @@ class Server:
         """`zetakv status --json`, which needs no key."""
         return self._command("status", "--json", "--server", self.address)
 
+    def offline_command(self, *arguments: str) -> CommandResult:
+        """`zetakv ARGUMENTS`, of a command that asks no server."""
+        return self._command(*arguments)
+
     def _command(self, *arguments: str) -> CommandResult:
         done = subprocess.run(
             [ZETAKV, *arguments],

@@ -1,0 +1,46 @@
+"""A software TPM, `swtpm`, as the trusted register of a monitor under test."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+_START_SECONDS = 10.0
+_INDEX = "0x01800100"
+
+
+@contextmanager
+def tpm_register() -> Iterator[str]:
+    """The value of `--register` for a TPM of one's own. Skips the test where swtpm is not installed."""
+    if shutil.which("swtpm") is None:
+        pytest.skip("needs swtpm (Debian package swtpm)")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="zk-tpm-") as state:
+        arguments = ["swtpm", "socket", "--tpm2", "--flags", "not-need-init,startup-clear"]
+        arguments += ["--tpmstate", f"dir={state}", "--server", f"type=tcp,port={port},bindaddr=127.0.0.1"]
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL)
+        try:
+            _wait_until_it_listens(port)
+            yield f"tpm:127.0.0.1:{port}:{_INDEX}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_it_listens(port: int) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            assert time.monotonic() < end, "swtpm does not listen"
+            time.sleep(0.02)
