@@ -1,6 +1,7 @@
 //! The real binary on a real socket, with just enough of a host and a client in the test to speak the protocol.
 
 mod client;
+mod crashes;
 mod failures;
 mod host;
 mod monitor_process;
