@@ -4,6 +4,9 @@ It collects the changed rows of an epoch from every worker; when it has them all
 sealed state, it makes them durable, with the sealed state, the meta row and the former certificate, in one synced
 transaction; and then applies them in small ones, between which the next epoch may become durable. It is a process of
 its own because a long transaction in a thread would have to fight a busy event loop for the interpreter.
+
+A disk that does not take a write is tried again until it does, or the service is stopped: nothing is lost meanwhile,
+and nothing is reported durable.
 """
 
 import asyncio
@@ -33,6 +36,7 @@ from kvstore.storage import (
 logger = logging.getLogger(__name__)
 
 _SLOW_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 1.0
 
 
 _Result = TypeVar("_Result")
@@ -136,17 +140,32 @@ async def main(config: ChildConfig, control: Control) -> None:
         return result
 
     async def write() -> None:
+        is_failing = False
         while not ending:
-            if checkpointer.is_complete:
-                epoch = await in_thread(lambda: checkpointer.write(pending))
-                control.send(FromChild.STORED, EPOCH.pack(epoch))
-            elif not pending.is_empty:
-                applied = await in_thread(pending.apply_some)
-                if applied is not None:
-                    control.send(FromChild.APPLIED, EPOCH.pack(applied))
+            try:
+                await write_next()
+            except StorageError as error:
+                # Everything is kept: the parts of a checkpoint in memory, what is durable in the pending tables.
+                if not is_failing:
+                    control.send(FromChild.STORE_FAILED, str(error).encode())
+                is_failing = True
+                await asyncio.sleep(_RETRY_SECONDS)
             else:
-                await work.wait()
-                work.clear()
+                if is_failing:
+                    control.send(FromChild.STORE_WORKS)
+                is_failing = False
+
+    async def write_next() -> None:
+        if checkpointer.is_complete:
+            epoch = await in_thread(lambda: checkpointer.write(pending))
+            control.send(FromChild.STORED, EPOCH.pack(epoch))
+        elif not pending.is_empty:
+            applied = await in_thread(pending.apply_some)
+            if applied is not None:
+                control.send(FromChild.APPLIED, EPOCH.pack(applied))
+        else:
+            await work.wait()
+            work.clear()
 
     loop = asyncio.get_running_loop()
     work = asyncio.Event()

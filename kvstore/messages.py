@@ -37,6 +37,8 @@ class FromChild(IntEnum):
     # checkpointer
     STORED = 32  # epoch: it is durable
     APPLIED = 33  # epoch: whoever reads the store sees the rows of all checkpoints up to it
+    STORE_FAILED = 34  # UTF-8: why the store cannot be written. It is tried again and again
+    STORE_WORKS = 35  # again, after a STORE_FAILED
 
 
 class ToChild(IntEnum):
@@ -54,6 +56,7 @@ class ToChild(IntEnum):
     STATS = 21  # token
     QUIESCE = 22  # let no one in any more, finish what is in flight
     APPLIED = 23  # epoch: the rows of all checkpoints up to it are in the store
+    DEGRADED = 24  # UTF-8: why nothing can become durable now; empty: it can again
     # checkpointer
     STORE = 32  # epoch, certificate length: u16, certificate of the epoch before, sealed state
 

@@ -51,6 +51,8 @@ class Service:
         events: ServiceEvents,
     ) -> None:
         self.violation: Violation | None = None
+        self.trouble = ""
+        """Why nothing can become durable now; empty if it can."""
         self._config = config
         self._checkpointer = checkpointer
         self._workers = workers
@@ -214,6 +216,14 @@ class Service:
                 self._step(lambda: self._epochs.stored(EPOCH.unpack(body)[0]))
             case FromChild.APPLIED:
                 self._step(lambda: self._epochs.applied(EPOCH.unpack(body)[0]))
+            case FromChild.STORE_FAILED:
+                logger.error(
+                    "DEGRADED: %s. Writes are refused, and nothing is certified, until it works", body.decode()
+                )
+                self._set_trouble(body.decode())
+            case FromChild.STORE_WORKS:
+                logger.warning("the store can be written again")
+                self._set_trouble("")
             case FromChild.STOPPED:
                 # The monitor's own finding, signed and with its place, says more: give it a moment to arrive.
                 found = Violation(**json.loads(body))
@@ -230,6 +240,11 @@ class Service:
                 self._sessions.found(SESSION.unpack(body)[0])
             case FromChild.SESSION_LOST:
                 self._sessions.lost(SESSION.unpack(body)[0], asyncio.get_running_loop().time())
+
+    def _set_trouble(self, text: str) -> None:
+        self.trouble = text
+        for child in self._workers:
+            child.send(ToChild.DEGRADED, text.encode())
 
     def _client(self, child: Child, token: bytes, kind: int, body: bytes) -> None:
         def answer(frame: bytes) -> None:
@@ -258,7 +273,8 @@ class Service:
         """What `zetakv status` shows. Nothing in it is proved."""
         config, started, epochs = self._config, self._started, self._epochs
         return {
-            "state": "ok" if self.violation is None else "failed",
+            "state": "failed" if self.violation is not None else "degraded" if self.trouble else "ok",
+            "trouble": self.trouble or None,
             "violation": None if self.violation is None else self.violation.to_json(),
             "epoch": epochs.open_epoch,
             "epoch_phase": epochs.phase.value,

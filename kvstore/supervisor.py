@@ -206,7 +206,10 @@ class Supervisor:
         try:
             await self._or_fatal(service.last_cut(), limits.LAST_CUT_SECONDS)
         except TimeoutError as error:
-            raise ServiceError("the last checkpoint did not finish: what was not certified may be lost") from error
+            reason = f": {service.trouble}" if service.trouble else ""
+            raise ServiceError(
+                f"the last checkpoint did not finish{reason}: what was not certified may be lost"
+            ) from error
 
     async def end(self) -> None:
         """End whatever runs."""

@@ -54,6 +54,11 @@ _THREAD_AT_IN_REQUEST: Final = 16  # after the request's length, session and gen
 _THREAD_AT_IN_RESUME: Final = 12
 # length, session, generation, thread, op count, sequence: the beginning of a request frame
 _REQUEST_IDS: Final = struct.Struct("<IQIHHQ")
+_REQUEST_LENGTH: Final = struct.Struct("<I")
+_REQUEST_HEADER_BYTES: Final = 32  # to after_ts
+_MAC_BYTES: Final = 16
+_GET: Final = 1
+_GET_BYTES: Final = 33  # code, key hash
 _SESSION_AT_IN_HELLO: Final = 40
 _CERTIFICATES: Final = struct.Struct("<IH")
 _KEYS: Final = struct.Struct("<32sI")
@@ -91,6 +96,7 @@ class Worker:
         self._tokens = 0
         self._failed: Violation | None = None
         self._accepting = True
+        self._trouble = ""
         self._active_reported = 0
         self._urgent_reported = 0
         self._checkpointing = False
@@ -198,6 +204,9 @@ class Worker:
                 self._durable(EPOCH.unpack(body)[0])
             case ToChild.APPLIED:
                 self._applied(EPOCH.unpack(body)[0])
+            case ToChild.DEGRADED:
+                self._trouble = body.decode()
+                self._applied_more.set()
             case ToChild.CERTIFICATE:
                 self._archive.set_newest(EPOCH.unpack_from(body)[0], body[EPOCH.size :])
                 self._port.broadcast(pack_frame(Server.CERTIFICATE, body[EPOCH.size :]), greeted_only=True)
@@ -304,6 +313,9 @@ class Worker:
                 connection.send(frame)
         elif kind in _PROVED_FRAMES and not self._accepting:
             connection.refuse(ErrorCode.NOT_NOW, "the service is stopping")
+        elif self._trouble and (kind == Client.ADMIN or (kind == Client.REQUEST and not only_reads(body))):
+            # A get is still answered: provisionally, and that is what its client is told, as always.
+            connection.refuse(ErrorCode.NOT_NOW, f"no change can be made durable now: {self._trouble}")
         elif kind in _SUPERVISOR_FRAMES:
             self._tokens = (self._tokens + 1) % 2**32
             self._asked[self._tokens] = (connection.number, kind)
@@ -377,7 +389,7 @@ class Worker:
     async def _list_keys(self, number: int, after: bytes, at_most: int) -> None:
         # What is durable is listed.
         durable_epoch = self._durable_epoch
-        while self._applied_epoch < durable_epoch:
+        while self._applied_epoch < durable_epoch and not self._trouble:
             self._applied_more.clear()
             await self._applied_more.wait()
         frame = await self._archive.keys_frame(after, at_most)
@@ -413,6 +425,13 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("unexpected fault", exc_info=error)
             self._control.fatal(f"worker {self._config.index}: unexpected fault: {error!r}")
+
+
+def only_reads(body: bytes) -> bool:
+    """Whether a request frame has nothing but gets: they are the only operations of their code."""
+    (length,) = _REQUEST_LENGTH.unpack_from(body.ljust(_REQUEST_LENGTH.size, b"\0"))
+    operations = body[_REQUEST_LENGTH.size :][_REQUEST_HEADER_BYTES : length - _MAC_BYTES]
+    return len(operations) % _GET_BYTES == 0 and set(operations[::_GET_BYTES]) <= {_GET}
 
 
 async def main(config: ChildConfig, control: Control) -> None:

@@ -1,6 +1,8 @@
 """Pending checkpoints: durable at once, applied in small transactions, and whole again after a crash at any point."""
 
 import contextlib
+import errno
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ import pytest
 
 from kvstore.limits import MIB
 from kvstore.pending import ROWS_AT_ONCE_MIN, Pending
-from kvstore.storage import LmdbReader, LmdbWriter, Row, pack_rows
+from kvstore.storage import LmdbReader, LmdbWriter, Row, StorageError, pack_rows
 
 KEYS = 6 * ROWS_AT_ONCE_MIN
 STATE = b"s"
@@ -98,6 +100,33 @@ def test_after_a_crash_at_any_point_what_was_durable_is_whole(tmp_path: Path) ->
     apply_all(pending)
     assert store.read(list(expected)) == list(expected.values())
     store.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_a_write_that_fails_before_its_commit_is_made_whole_again(
+    store: LmdbWriter, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    pending = Pending(store)
+    rows: list[Row] = [(b"r%05d" % key, b"1") for key in range(2 * ROWS_AT_ONCE_MIN)]
+    durable(pending, 1, rows)
+    assert pending.apply_some() is None
+    fails = True
+
+    def fail(point: str) -> None:
+        if fails and point == "checkpointer.before_commit":
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("kvstore.failpoints.hit", fail)
+    for _ in range(2):
+        with pytest.raises(StorageError, match=os.strerror(code)):
+            durable(pending, 2, [(b"r00000", b"2")])
+        with pytest.raises(StorageError, match=os.strerror(code)):
+            pending.apply_some()
+    assert store.read([STATE, rows[-1][0]]) == [b"1", None]
+    fails = False
+    durable(pending, 2, [(b"r00000", b"2")])
+    assert apply_all(pending) == [1, 2]
+    assert store.read([STATE, *(key for key, _ in rows)]) == [b"2", b"2", *(b"1" for _ in rows[1:])]
 
 
 def test_the_file_stays_near_its_live_pages_where_a_single_transaction_doubles_it(

@@ -1,0 +1,86 @@
+"""A disk that is full or read-only, as a small tmpfs of root: the service stays, says so, and goes on when it can."""
+
+import asyncio
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from integration.service import Service
+from kvstore_client import TransportError, connect
+
+DISK_BYTES = 2 << 20
+EARLIER, VALUE = b"earlier", b"certified before the disk was full"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Path]:
+    """The store's directory, a file system of its own: what is tested is the store, and not the monitor's register."""
+    path = tmp_path / "data" / "store"
+    path.mkdir(mode=0o700, parents=True)
+    path.parent.chmod(0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "tmpfs", str(path)]
+    result = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        pytest.skip(f"this user may not mount a tmpfs: {result.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+async def state_becomes(service: Service, state: str) -> dict[str, object]:
+    end = time.monotonic() + 10
+    while True:
+        status: dict[str, object] = json.loads((await asyncio.to_thread(service.zetakv, "status", "--json")).stdout)
+        if status["state"] == state:
+            return status
+        assert time.monotonic() < end, status
+
+
+def fill(store: Path) -> Path:
+    filler = store / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return filler
+
+
+async def test_a_full_disk_degrades_the_service_until_there_is_room(tmp_path: Path, store: Path) -> None:
+    async with Service(tmp_path) as service:
+        async with service.connected() as reader, service.connected() as writer:
+            await writer.put(EARLIER, VALUE, certified=True)
+            await reader.get(EARLIER, certified=True)
+            filler = await asyncio.to_thread(fill, store)
+            provisional = await writer.put(b"later", bytes(60_000))
+            status = await state_becomes(service, "degraded")
+            assert str(store) in str(status["trouble"])
+            assert (await reader.get(EARLIER)).value == VALUE, "a get is answered, provisionally"
+            async with connect(
+                service.address, monitor=service.fingerprint, key=service.admin_key, timeout=1
+            ) as refused:
+                with pytest.raises(TransportError, match="no change can be made durable now"):
+                    await refused.put(b"refused", b"")
+            filler.unlink()
+            await state_becomes(service, "ok")
+            await provisional.certified()
+            await writer.put(b"after", b"room", certified=True)
+        code, output = await service.ends(terminate=True)
+        assert code == 0, output
+        assert output.count("DEGRADED") == 1
+    async with Service(tmp_path) as service, service.connected() as kv:
+        assert (await kv.get(b"later", certified=True)).value == bytes(60_000)
+        assert (await kv.get(b"after", certified=True)).value == b"room"
+
+
+async def test_a_start_on_a_read_only_disk_names_it(tmp_path: Path, store: Path) -> None:
+    remount = ["mount", "-o", "remount,ro", str(store)]
+    await asyncio.to_thread(subprocess.run, remount, check=True)
+    refused = await asyncio.to_thread(Service(tmp_path).start_refused)
+    assert refused.code == 1
+    assert str(store) in refused.stderr
+    assert "Read-only file system" in refused.stderr
