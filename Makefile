@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve test gates clean
+.PHONY: install serve test gates crash clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,11 @@ gates: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Kills a service at seeded moments under load; SEED repeats a run. 1,000 crashes take under an hour.
+CRASHES ?= 100
+crash: install
+	PYTHONPATH=tests $(BIN)/python -P -m crash --crashes $(CRASHES) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf $(VENV) target

@@ -1,0 +1,128 @@
+"""Clients that do everything a client can do, on few keys, and note what they were told."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Sequence
+
+from crash.history import Fate, History, Kind, Operation, Stored
+from kvstore_client import (
+    KV,
+    Answer,
+    Attempt,
+    IntegrityError,
+    KVStoreError,
+    NotAppliedError,
+    Number,
+    ProvisionalLostError,
+    Value,
+)
+
+COUNTERS = [f"counter {i}".encode() for i in range(4)]
+REGISTERS = [f"register {i}".encode() for i in range(4)]
+KEYS = COUNTERS + REGISTERS
+PAUSE_SECONDS_MAX = 0.03
+_LONG_VALUE_BYTES = 3_000
+
+
+class Client:
+    """One line of calls, each after the answer of the one before; whether they are certified is noted beside them."""
+
+    def __init__(self, kv: KV, history: History, chance: random.Random) -> None:
+        self._kv = kv
+        self._history = history
+        self._chance = chance
+
+    async def run(self, over: asyncio.Event) -> None:
+        """Until it is over, and the fate of every operation is known as well as it will be."""
+        async with asyncio.TaskGroup() as fates:
+            while not over.is_set():
+                await self._some_operations(fates)
+                await asyncio.sleep(self._chance.uniform(0, PAUSE_SECONDS_MAX))
+
+    async def _some_operations(self, fates: asyncio.TaskGroup) -> None:
+        kv, history, chance = self._kv, self._history, self._chance
+        counter, register = chance.choice(COUNTERS), chance.choice(REGISTERS)
+        certified = chance.random() < 0.2
+        made: list[Operation]
+        call: Awaitable[Answer | Sequence[Answer]]
+        match chance.randrange(9):
+            case 0 | 1 | 2:
+                delta = chance.randint(-5, 10)
+                made = [history.call(counter, Kind.INCREMENT, delta=delta)]
+                call = kv.increment(counter, delta, certified=certified)
+            case 3:
+                value = self._value()
+                made = [history.call(register, Kind.PUT, value=value)]
+                call = kv.put(register, value, certified=certified)
+            case 4:
+                value = self._value()
+                made = [history.call(register, Kind.INSERT, value=value)]
+                call = kv.insert(register, value, certified=certified)
+            case 5:
+                known, new = self._last_known(register), chance.choice([None, self._value()])
+                made = [history.call(register, Kind.COMPARE_AND_SET, expected=known, value=new)]
+                call = kv.compare_and_set(register, known, new, certified=certified)
+            case 6:
+                key = chance.choice(KEYS)
+                made = [history.call(key, Kind.DELETE)]
+                call = kv.delete(key, certified=certified)
+            case 7:
+                keys = chance.sample(KEYS, 3)
+                made = [history.call(key, Kind.GET) for key in keys]
+                call = kv.get_many(keys, certified=certified)
+            case _:
+                values = {key: self._value() for key in chance.sample(REGISTERS, 2)}
+                made = [history.call(key, Kind.PUT, value=value) for key, value in values.items()]
+                call = kv.put_many(values, certified=certified)
+        await self._note(made, call, fates)
+
+    async def _note(
+        self, made: list[Operation], call: Awaitable[Answer | Sequence[Answer]], fates: asyncio.TaskGroup
+    ) -> None:
+        try:
+            answered = await call
+        except (NotAppliedError, ProvisionalLostError):
+            # Of several operations the first error is raised: the others may have had another fate.
+            if len(made) == 1:
+                made[0].fate = Fate.GONE
+            return
+        except IntegrityError:
+            raise  # nobody lies here
+        except KVStoreError:
+            return
+        answers = [answered] if isinstance(answered, Answer) else answered
+        for operation, answer in zip(made, answers, strict=True):
+            self._history.answer(operation, _result(answer))
+            fates.create_task(_note_fate(operation, answer))
+
+    def _value(self) -> bytes:
+        """A value that no other operation writes, sometimes one that the monitor knows by its hash only."""
+        value = self._chance.randbytes(12).hex().encode()
+        return value.ljust(_LONG_VALUE_BYTES, b".") if self._chance.random() < 0.2 else value
+
+    def _last_known(self, key: bytes) -> Stored:
+        for operation in reversed(self._history.operations):
+            if operation.key == key and operation.kind is Kind.PUT:
+                return operation.value
+        return self._history.values[key]
+
+
+async def _note_fate(operation: Operation, answer: Answer) -> None:
+    try:
+        await answer.certified()
+        operation.fate = Fate.CERTIFIED
+    except (NotAppliedError, ProvisionalLostError):
+        operation.fate = Fate.GONE
+    except IntegrityError:
+        raise
+    except KVStoreError:
+        pass
+
+
+def _result(answer: Answer) -> object:
+    match answer:
+        case Value(value=value) | Number(value=value):
+            return value
+        case Attempt(applied=applied):
+            return applied
+    return None

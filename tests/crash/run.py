@@ -1,0 +1,201 @@
+"""One service that is crashed again and again under load, by a schedule that a seed decides.
+
+Each round plans one failure (a failpoint, which of its hits, one process or all), lets clients run until it has
+happened, waits until the service answers again (starting it if its supervisor is gone, perhaps with another number of
+workers), lets the clients find out what became of their operations, and checks their history against the certified
+value of every key. No client may be told of a violation, and nothing may be left over of processes that were killed.
+
+A seed fixes the schedule and what the clients ask for, but not how processes and messages interleave: the same seed
+finds a bug again often, not always.
+"""
+
+import asyncio
+import contextlib
+import random
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crash.history import Fate, History
+from crash.load import KEYS, Client
+from crash.plans import FailpointDirectory, Plan, host_points, monitor_points
+from kvstore_client import KV, connect
+from support.server import ProcessEndedError, Server
+
+EPOCH_MS = 60
+CONNECTIONS = 3
+LINES = 2
+"""Of calls at the same time, on each connection."""
+SERVED_SECONDS_MAX = 1.0
+"""How long the service runs if the failpoint is not come to; then all of it is killed, with the failpoint still armed
+for the start."""
+RECOVERY_SECONDS_MAX = 40.0
+"""From the crash to the first answer. The usual is 1 to 2; a machine that does much else needs more."""
+LEFTOVER_SECONDS_MAX = 5.0
+OFTEN_HIT = {"worker.before_log", "worker.before_answers"}
+WORKERS = [1, 1, 2, 2, 4]
+_POLL_SECONDS = 0.01
+
+
+@dataclass
+class Summary:
+    """Of one run, or of several."""
+
+    crashes: Counter[str] = field(default_factory=Counter)
+    """By failpoint."""
+    fates: Counter[Fate] = field(default_factory=Counter)
+    recovery_seconds: list[float] = field(default_factory=list)
+    hits: set[str] = field(default_factory=set)
+    """Failpoints that any process came to."""
+
+    def add(self, other: "Summary") -> None:
+        self.crashes += other.crashes
+        self.fates += other.fates
+        self.recovery_seconds += other.recovery_seconds
+        self.hits |= other.hits
+
+
+class Run:
+    """A service in a directory of its own."""
+
+    def __init__(self, directory: Path, seed: int, monitor: Path, on_crash: Callable[[], None] = lambda: None) -> None:
+        """`monitor`: the build with failpoints. `on_crash` is called after every round."""
+        self.summary = Summary()
+        self._chance = random.Random(seed)
+        self._on_crash = on_crash
+        self._points = sorted(host_points() | monitor_points())
+        self._failpoints = FailpointDirectory(directory / "failpoints")
+        self._sockets = directory / "t"
+        self._sockets.mkdir()
+        environment = self._failpoints.environment(monitor) | {"TMPDIR": str(self._sockets)}
+        self._options = ["--epoch-ms", str(EPOCH_MS), "--slots", "512", "--hot-records", "4"]
+        self._options += ["--port", str(_free_port())]
+        self._server = Server(directory, environment=environment)
+        self._connections: list[KV] = []
+        self._history = History(dict.fromkeys(KEYS))
+
+    async def crash(self, times: int) -> Summary:
+        """Raises AssertionError, or IntegrityError, with what was found."""
+        try:
+            await self._start()
+            async with self._connect() as self._connections:
+                for _ in range(times):
+                    await self._round()
+                    self._on_crash()
+                await self._stop_cleanly()
+        finally:
+            await asyncio.to_thread(self._server.close)
+            self.summary.fates = self._history.fates
+            self.summary.hits = self._failpoints.hits
+        return self.summary
+
+    async def _round(self) -> None:
+        plan = self._plan()
+        self._failpoints.arm(plan)
+        over = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as clients:
+                for kv in self._connections:
+                    for _ in range(LINES):
+                        chance = random.Random(self._chance.randbytes(8))
+                        clients.create_task(Client(kv, self._history, chance).run(over))
+                await self._crash_and_recover(plan)
+                over.set()
+            self._history.check(await self._values())
+        except Exception as error:
+            error.add_note(f"after {plan}; {sum(self.summary.crashes.values())} crashes before it")
+            if self._server.process is not None:
+                error.add_note(f"the server wrote:\n{self._server.process.output}")
+            raise
+
+    def _plan(self) -> Plan:
+        point = self._chance.choice(self._points)
+        hit = self._chance.choice([1, 1, 2, 3, 5, 10])
+        if point in OFTEN_HIT:
+            hit *= self._chance.randint(1, 10)
+        return Plan(point, hit, self._chance.choice(["kill", "kill-all"]))
+
+    async def _crash_and_recover(self, plan: Plan) -> None:
+        served = time.monotonic()
+        # A file is waited for, so there is no event.
+        while not (  # noqa: ASYNC110
+            self._failpoints.fired or self._has_ended() or time.monotonic() > served + SERVED_SECONDS_MAX
+        ):
+            await asyncio.sleep(_POLL_SECONDS)
+        crashed = time.monotonic()
+        if self._failpoints.fired:
+            self.summary.crashes[plan.point] += 1
+        else:
+            self.summary.crashes["at any moment"] += 1
+            await self._kill_all()
+        async with asyncio.timeout(RECOVERY_SECONDS_MAX):
+            await self._answers_again(plan)
+        self.summary.recovery_seconds.append(time.monotonic() - crashed)
+
+    async def _answers_again(self, plan: Plan) -> None:
+        answered = asyncio.create_task(self._values())
+        while not answered.done():
+            if self._has_ended():
+                await self._nothing_left()
+                fired_before = self._failpoints.fired
+                try:
+                    await self._start()
+                except ProcessEndedError:
+                    # The plan may have been for a step of the start.
+                    if fired_before or not self._failpoints.fired:
+                        raise
+                    self.summary.crashes[plan.point] += 1
+            await asyncio.wait([answered], timeout=_POLL_SECONDS)
+        await answered
+
+    async def _values(self) -> dict[bytes, bytes | None]:
+        answers = await self._connections[0].get_many(KEYS, certified=True)
+        return {key: answer.value for key, answer in zip(KEYS, answers, strict=True)}
+
+    # --- the service ---
+
+    def _has_ended(self) -> bool:
+        return self._server.process is None or self._server.process.exit_code is not None
+
+    async def _start(self) -> None:
+        self._server.options = [*self._options, "--workers", str(self._chance.choice(WORKERS))]
+        await asyncio.to_thread(self._server.start)
+
+    async def _kill_all(self) -> None:
+        if not self._has_ended():
+            await asyncio.to_thread(self._server.kill)
+        await self._nothing_left()
+
+    async def _nothing_left(self) -> None:
+        """Children of a supervisor that is gone end by themselves."""
+        since = time.monotonic()
+        while left := self._failpoints.processes():
+            assert time.monotonic() < since + LEFTOVER_SECONDS_MAX, f"processes are left over: {left}"
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _stop_cleanly(self) -> None:
+        self._failpoints.disarm()
+        await asyncio.to_thread(self._server.stop)
+        await self._nothing_left()
+        left = [path.name for path in self._sockets.iterdir()]
+        assert left == [], "sockets of former starts are left over"
+        await self._start()
+        values = await self._values()
+        self._history.check(values)
+        await asyncio.to_thread(self._server.stop)
+
+    @contextlib.asynccontextmanager
+    async def _connect(self) -> AsyncIterator[list[KV]]:
+        fingerprint, key = self._server.fingerprint, self._server.admin_key
+        async with contextlib.AsyncExitStack() as stack:
+            connections = [connect(self._server.address, monitor=fingerprint, key=key) for _ in range(CONNECTIONS)]
+            yield [await stack.enter_async_context(connection) for connection in connections]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
