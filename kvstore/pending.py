@@ -14,6 +14,7 @@ same rows again, after a crash, changes nothing.
 from collections.abc import Iterable
 from typing import Final
 
+from kvstore import failpoints
 from kvstore.storage import Row, StoreWriter, unpack_rows
 
 ROWS_AT_ONCE_MIN: Final = 1_000
@@ -42,7 +43,9 @@ class Pending:
 
     def append(self, epoch: int, packed: bytes, rows: Iterable[Row]) -> None:
         """Make a checkpoint durable: its packed rows are pending, the others are set."""
+        failpoints.hit("pending.before_append")
         self._store.append(self._filled, epoch, packed, rows)
+        failpoints.hit("pending.after_append")
         self._newest[self._filled] = epoch
 
     def apply_some(self) -> int | None:
@@ -54,7 +57,9 @@ class Pending:
             self._rows = sorted(dict(unpack_rows(self._store.pending_rows(self._applied))).items())
         count = self._rows_at_once()
         is_last = count == len(self._rows)
+        failpoints.hit("pending.before_last_apply" if is_last else "pending.before_apply")
         self._store.write(self._rows[:count], emptied=self._applied if is_last else None)
+        failpoints.hit("pending.after_apply")
         del self._rows[:count]
         if not is_last:
             return None

@@ -22,7 +22,7 @@ from pathlib import Path
 from crash.history import Fate, History
 from crash.load import KEYS, Client
 from crash.plans import FailpointDirectory, Plan, host_points, monitor_points
-from kvstore_client import KV, connect
+from kvstore_client import KV, ProvisionalLostError, connect
 from support.server import ProcessEndedError, Server
 
 EPOCH_MS = 60
@@ -152,8 +152,11 @@ class Run:
         await answered
 
     async def _values(self) -> dict[bytes, bytes | None]:
-        answers = await self._connections[0].get_many(KEYS, certified=True)
-        return {key: answer.value for key, answer in zip(KEYS, answers, strict=True)}
+        while True:
+            # What was read just before the crash is lost with it: that says nothing, and is asked again.
+            with contextlib.suppress(ProvisionalLostError):
+                answers = await self._connections[0].get_many(KEYS, certified=True)
+                return {key: answer.value for key, answer in zip(KEYS, answers, strict=True)}
 
     # --- the service ---
 
