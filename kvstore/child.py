@@ -1,7 +1,7 @@
 """The common side of every child process: its arguments, its control connection, its end.
 
-A child has no life of its own: when the control connection ends, for whatever reason, the process exits at once. So
-nothing is left behind when the supervisor is killed.
+A child has no life of its own: when the control connection ends, for whatever reason, or cannot be made, the process
+exits at once. So nothing is left behind when the supervisor is killed.
 """
 
 import asyncio
@@ -33,9 +33,7 @@ Handler = Callable[[int, bytes], None]
 class Control:
     """The control connection of this process to its supervisor."""
 
-    def __init__(self, role: str, index: int) -> None:
-        self._role = role
-        self._index = index
+    def __init__(self) -> None:
         self._ending = False
         self._protocol: FrameProtocol | None = None
         self._handler: Handler | None = None
@@ -44,10 +42,13 @@ class Control:
     async def connect(self, config: ChildConfig, handler: Handler) -> None:
         self._handler = handler
         loop = asyncio.get_running_loop()
-        _, self._protocol = await loop.create_unix_connection(
-            lambda: FrameProtocol(self._received, self._lost), str(config.control_socket)
-        )
-        self.send_json(FromChild.ATTACH, {"role": self._role, "index": self._index})
+        protocol = FrameProtocol(self._received, self._lost)
+        try:
+            await loop.create_unix_connection(lambda: protocol, str(config.control_socket))
+        except OSError as error:
+            self._lost(protocol, error)
+        self._protocol = protocol
+        self.send_json(FromChild.ATTACH, {"pid": os.getpid()})
 
     def send(self, kind: FromChild, *parts: bytes) -> None:
         assert self._protocol is not None, "nothing is sent before connect()"
@@ -57,8 +58,13 @@ class Control:
         self.send(kind, json.dumps(content).encode())
 
     def fatal(self, text: str) -> None:
-        """Report why this process cannot go on (the supervisor logs it), and end it."""
+        """Report what this process has found that keeps it from going on, as it would any other; and end it."""
         self.send(FromChild.FATAL, text.encode())
+        self.end()
+
+    def fault(self, text: str) -> None:
+        """Report why this process cannot go on, where another one might, and end it."""
+        self.send(FromChild.FAULT, text.encode())
         self.end()
 
     def end(self) -> None:
@@ -75,9 +81,9 @@ class Control:
         except StorageError as error:
             self.fatal(str(error))
         except Exception as error:
-            # A fault of this program. The supervisor stops the service with a clear error rather than a hang.
+            # A fault of this program: better a restart, with a clear reason, than a hang.
             logger.exception("unexpected fault")
-            self.fatal(f"unexpected fault: {error!r}")
+            self.fault(f"unexpected fault: {error!r}")
 
     def _lost(self, _: FrameProtocol, error: Exception | None) -> None:
         if not self._ending:
@@ -97,14 +103,14 @@ def run_child(role: str, main: Callable[[ChildConfig, Control], Awaitable[None]]
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     async def run() -> None:
-        control = Control(role, config.index)
+        control = Control()
         try:
             await main(config, control)
         except (StorageError, OSError) as error:
             control.fatal(str(error))
         except Exception as error:
             logger.exception("unexpected fault")
-            control.fatal(f"unexpected fault: {error!r}")
+            control.fault(f"unexpected fault: {error!r}")
         await control.ended.wait()
 
     uvloop.run(run())

@@ -1,6 +1,7 @@
 """What the client commands of `zetakv` share: their options, the connection, and what becomes of errors.
 
-Exit codes: 0 done, 1 an error or no such key, 2 wrong usage, 3 an integrity violation, named on stderr.
+Exit codes: 0 done, 1 an error or no such key, 2 wrong usage, 3 an integrity violation, named on stderr;
+of a server also 4, a crash loop.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from kvstore.violation import IntegrityViolationError
 
 EXIT_ERROR: Final = 1
 EXIT_VIOLATION: Final = 3
+EXIT_CRASH_LOOP: Final = 4
 
 ServerOption = Annotated[str, typer.Option("--server", help="Address of the server.", envvar="ZETAKV_SERVER")]
 MonitorOption = Annotated[

@@ -6,10 +6,11 @@ import typer
 import uvloop
 
 from kvstore.children import ServiceError
-from kvstore.cli_connect import EXIT_VIOLATION, fail, say
+from kvstore.cli_connect import EXIT_CRASH_LOOP, EXIT_VIOLATION, fail, say
 from kvstore.config import ServeConfig
 from kvstore.local import server_record
 from kvstore.logs import configure_logging
+from kvstore.restarts import CrashLoopError
 from kvstore.storage import StorageError
 from kvstore.supervisor import Ready, serve
 from kvstore.violation import IntegrityViolationError
@@ -22,7 +23,7 @@ _UNVERIFIED_WARNING = "WARNING: --unverified: without a monitor nothing is check
 
 
 def run_service(config: ServeConfig) -> None:
-    """Serve until a signal; exits with 1 on an error, 3 if there was an integrity violation."""
+    """Serve until a signal; exits with 1 on an error, 3 after an integrity violation, 4 after a crash loop."""
     configure_logging("supervisor")
     if config.open and config.verified:
         say(_OPEN_WARNING)
@@ -38,6 +39,9 @@ def run_service(config: ServeConfig) -> None:
             violation = uvloop.run(serve(config, on_ready))
         except (ServiceError, StorageError, IntegrityViolationError, TimeoutError, OSError) as error:
             fail(error)
+        except CrashLoopError as error:
+            say(f"error: {error}")
+            raise typer.Exit(EXIT_CRASH_LOOP) from None
     if violation is not None:
         say(f"INTEGRITY VIOLATION {violation.summary()}")
         raise typer.Exit(EXIT_VIOLATION)

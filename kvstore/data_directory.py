@@ -1,6 +1,6 @@
 """The data directory of a service, and its sockets: what must be had for oneself alone before anything is started.
 
-DATA/lock         held by the running supervisor and its checkpointer
+DATA/lock         held by the running supervisor and its children; names the supervisor's process
 DATA/runtime      link to the directory of the running server's sockets
 DATA/store/       the LMDB environment
 DATA/monitor/     state and keys of an embedded monitor
@@ -22,9 +22,10 @@ from typing import Final
 from kvstore.children import ServiceError
 
 _TOKEN_BYTES: Final = 32
-_LOCK_SECONDS: Final = 2.0
+_LOCK_SECONDS: Final = 3.0
 """How long the end of a former server's processes is waited for."""
 _LOCK_RETRY_SECONDS: Final = 0.05
+_PID_BYTES_MAX: Final = 16
 _RUNTIME_PREFIX: Final = "zetakv-"
 
 
@@ -32,8 +33,8 @@ _RUNTIME_PREFIX: Final = "zetakv-"
 def locked_data_directory(path: Path) -> Iterator[int]:
     """Create the directory if absent and hold its lock, for as long as any process has the descriptor that is given.
 
-    So the checkpointer gets it, too: killed or not, a supervisor has no successor while a checkpoint may still be
-    written. Raises ServiceError if another service has the lock.
+    So its children get it, too: killed or not, a supervisor has no successor while a checkpoint may still be written,
+    or a port is still taken. Raises ServiceError if another service has the lock.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -42,6 +43,8 @@ def locked_data_directory(path: Path) -> Iterator[int]:
         raise ServiceError(f"the data directory {path} cannot be used: {error.strerror}") from error
     try:
         _lock(descriptor, path)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -55,10 +58,15 @@ def _lock(descriptor: int, path: Path) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > end:
-                raise ServiceError(
-                    f"another server is running on the data directory {path}, or still writes its last checkpoint"
-                ) from None
+                raise ServiceError(_who_holds(descriptor, path)) from None
         time.sleep(_LOCK_RETRY_SECONDS)
+
+
+def _who_holds(descriptor: int, path: Path) -> str:
+    holder = os.pread(descriptor, _PID_BYTES_MAX, 0).decode(errors="replace").strip()
+    if holder.isdecimal() and not Path("/proc", holder).exists():
+        return f"the server that ran on the data directory {path} was killed and still writes its checkpoint: wait"
+    return f"another server is running on the data directory {path} (process {holder or 'unknown'})"
 
 
 @contextmanager
@@ -113,3 +121,9 @@ def bind_ports(host: str, port: int, count: int) -> list[socket.socket]:
     except OSError as error:
         raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     return sockets
+
+
+def address_text(bound: socket.socket) -> str:
+    """`host:port` of a bound socket."""
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

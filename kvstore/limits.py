@@ -26,6 +26,8 @@ UNGREETED_FRAME_BYTES_MAX: Final = 64 * KIB
 """Of a connection that no session is on: it may say hello, ask and resume, and costs no more memory than that."""
 CONNECTIONS_MAX: Final = 10_000
 """Keeps file descriptors for peers and the store; a service that needs more connections has more workers."""
+BACKLOG_MAX: Final = 4_096
+"""Connections that wait to be accepted: during a restart all clients come back, and none is to be refused."""
 PENDING_FRAMES_MAX: Final = 1_024
 """Unanswered frames of one connection before it is no longer read: deep enough for any pipeline."""
 PENDING_BYTES_MAX: Final = 32 * MIB
@@ -48,6 +50,11 @@ DIRTY_BYTES_MAX: Final = 256 * MIB
 """Changed rows in a worker's memory, those of checkpoints that are not applied among them, at which it reads no more
 requests until one is applied. The checkpointer holds about as much again for each worker."""
 
+# --- restarts ---
+RESTARTS_MAX: Final = 5
+"""Restarts within RESTARTS_SECONDS, and none of the runs certified an epoch: whatever kills them will not go away."""
+RESTARTS_SECONDS: Final = 60.0
+
 # --- times, in seconds ---
 SESSION_IDLE_SECONDS: Final = 900.0
 """How long a session without a connection may come back: longer than any reconnect of the SDK."""
@@ -59,6 +66,13 @@ LAST_CUT_SECONDS: Final = 60.0
 """At a clean stop, how long the last checkpoint may take."""
 EXIT_SECONDS: Final = 5.0
 """After being told to end, how long a process may take before it is killed."""
+MONITOR_START_SECONDS: Final = 10.0
+"""How long a monitor that runs apart may take to be reached and to start, before it is tried again."""
+RETRY_SECONDS_MIN: Final = 0.1
+RETRY_SECONDS_MAX: Final = 5.0
+"""Pauses between attempts to reach a monitor that runs apart, or to start the gateway; each is twice the last one."""
+SILENCE_SECONDS: Final = 2.0
+"""After that long without workers the supervisor answers clients itself; a restart is over sooner, and they wait."""
 LOST_SECONDS: Final = 0.5
 """How long the end of another process, as the reason, is waited for after the monitor's connection has ended."""
 VIOLATION_SECONDS: Final = 1.0

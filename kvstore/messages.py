@@ -21,9 +21,10 @@ SESSION: Final = struct.Struct("<Q")
 class FromChild(IntEnum):
     """Child -> supervisor."""
 
-    ATTACH = 1  # JSON: {"role", "index"}
+    ATTACH = 1  # JSON: {"pid"}
     READY = 2  # JSON: what the supervisor needs to know of it
-    FATAL = 3  # UTF-8: why this process cannot go on; it ends after this
+    FATAL = 3  # UTF-8: why neither this process nor another in its place can go on; it ends after this
+    FAULT = 4  # UTF-8: why this process cannot go on; it ends after this
     # workers
     CLIENT = 16  # token, frame type: u8, body: a client's frame for the supervisor to answer
     ACTIVE = 17  # epoch: an operation has run in it

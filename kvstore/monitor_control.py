@@ -29,6 +29,8 @@ _ADMIN_STATUS_AT: Final = 16
 _ADMIN_OP_AT: Final = 16
 _ADMIN_LIST: Final = 3
 _NO_THREAD: Final = 65_535
+# What the monitor says to a second host. It is no violation, though the code is that of a message out of place.
+_OCCUPIED: Final = "there is a control connection already"
 
 OnAnswer = Callable[[bytes], None]
 
@@ -118,7 +120,12 @@ class MonitorControl:
             case Monitor.NOT_STARTED:
                 (code,) = _CODE.unpack_from(body)
                 text = body[_CODE.size :].decode(errors="replace")
-                self._resolve(IntegrityViolationError(violation_name(code), text))
+                if text == _OCCUPIED:
+                    self._resolve(
+                        MonitorLostError(f"the monitor serves another server, or has not noticed our end: {text}")
+                    )
+                else:
+                    self._resolve(IntegrityViolationError(violation_name(code), text))
             case Monitor.SEALED:
                 events.monitor_sealed(EPOCH.unpack_from(body)[0], body[EPOCH.size :])
             case Monitor.CERTIFICATE:

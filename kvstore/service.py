@@ -17,6 +17,7 @@ from kvstore.epochs import Acknowledge, Action, Cut, Epochs, Finish, OutOfTurnEr
 from kvstore.framing import pack_frame
 from kvstore.messages import CUT, EPOCH, SESSION, STORE, TOKEN, Client, FromChild, Json, Server, ToChild
 from kvstore.monitor_control import MonitorControl, Started
+from kvstore.restarts import Restarts
 from kvstore.sessions import Sessions
 from kvstore.violation import Violation
 
@@ -35,6 +36,9 @@ class ServiceEvents(Protocol):
         """The monitor is gone, without a violation."""
 
     def service_violated(self, violation: Violation) -> None: ...
+    def service_certified(self, epoch: int, certificate: bytes) -> None:
+        """The epoch is durable and, with a monitor, certified."""
+
     def service_quiet(self) -> None:
         """Every worker has answered what was in flight."""
 
@@ -47,16 +51,18 @@ class Service:
         config: ServeConfig,
         checkpointer: Child,
         workers: Sequence[Child],
-        gateway: Child | None,
+        restarts: Restarts,
         events: ServiceEvents,
     ) -> None:
         self.violation: Violation | None = None
         self.trouble = ""
         """Why nothing can become durable now; empty if it can."""
+        self.finding: Violation | None = None
+        """What a worker has found, while the monitor's own finding is waited for."""
         self._config = config
         self._checkpointer = checkpointer
         self._workers = workers
-        self._informed = [*workers, *([] if gateway is None else [gateway])]
+        self._restarts = restarts
         self._events = events
         self._monitor: MonitorControl | None = None
         self._started: Started | None = None
@@ -157,9 +163,9 @@ class Service:
     def _finish(self, epoch: int, certificate: bytes) -> None:
         for child in self._workers:
             child.send(ToChild.DURABLE, EPOCH.pack(epoch))
-        if certificate:
-            for child in self._informed:
+            if certificate:
                 child.send(ToChild.CERTIFICATE, EPOCH.pack(epoch), certificate)
+        self._events.service_certified(epoch, certificate)
         self._progress.set()
         if self._urgent:
             self._urgent = False
@@ -192,7 +198,7 @@ class Service:
             return
         self.violation = violation
         logger.critical("INTEGRITY VIOLATION %s", violation.summary())
-        for child in self._informed:
+        for child in self._workers:
             child.send_json(ToChild.VIOLATION, violation.to_json())
         self._progress.set()
         self._events.service_violated(violation)
@@ -226,8 +232,8 @@ class Service:
                 self._set_trouble("")
             case FromChild.STOPPED:
                 # The monitor's own finding, signed and with its place, says more: give it a moment to arrive.
-                found = Violation(**json.loads(body))
-                asyncio.get_running_loop().call_later(limits.VIOLATION_SECONDS, self._violated, found)
+                self.finding = self.finding or Violation(**json.loads(body))
+                asyncio.get_running_loop().call_later(limits.VIOLATION_SECONDS, self._violated, self.finding)
             case FromChild.STATS:
                 waiting = self._stats.pop((child.name, TOKEN.unpack_from(body)[0]), None)
                 if waiting is not None and not waiting.done():
@@ -288,6 +294,7 @@ class Service:
             "instance": None if started is None else started.instance.hex(),
             "incarnation": None if started is None else started.incarnation.hex(),
             "sessions": len(self._sessions),
+            **self._restarts.to_json(),
             "workers": await self._worker_stats(),
         }
 

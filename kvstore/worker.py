@@ -162,7 +162,9 @@ class Worker:
         self._spawn(self._run_rounds())
         self._rounds.wake()
         listener = socket.socket(fileno=self._config.listen_descriptor)
-        self._server = await asyncio.get_running_loop().create_server(self._port.protocol, sock=listener)
+        self._server = await asyncio.get_running_loop().create_server(
+            self._port.protocol, sock=listener, backlog=limits.BACKLOG_MAX
+        )
         self._control.send_json(FromChild.READY, {"serving": True})
 
     async def quiesce(self) -> None:
@@ -185,7 +187,7 @@ class Worker:
             logger.error("%s", error)
         except Exception as error:
             logger.exception("unexpected fault")
-            self._control.fatal(f"worker {self._config.index}: unexpected fault: {error!r}")
+            self._control.fault(f"worker {self._config.index}: unexpected fault: {error!r}")
 
     # --- the supervisor ---
 
@@ -228,7 +230,8 @@ class Worker:
             violation = Violation.found_by_host(self._config.index, str(error), error.store_key)
             self._control.send_json(FromChild.STOPPED, violation.to_json())
         except (MonitorLostError, OSError) as error:
-            self._control.fatal(f"worker {self._config.index}: {error}")
+            # The end of another process; the supervisor sees that, too.
+            self._control.fault(f"worker {self._config.index}: {error}")
 
     def _durable(self, epoch: int) -> None:
         self._durable_epoch = epoch
@@ -424,7 +427,7 @@ class Worker:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("unexpected fault", exc_info=error)
-            self._control.fatal(f"worker {self._config.index}: unexpected fault: {error!r}")
+            self._control.fault(f"worker {self._config.index}: unexpected fault: {error!r}")
 
 
 def only_reads(body: bytes) -> bool:

@@ -225,18 +225,6 @@ async def test_a_checkpointer_that_outlives_its_supervisor_cannot_write_below_th
         assert values in ({b"later"}, set(RECORDS.values()))
 
 
-@pytest.mark.parametrize("victim", range(3), ids=["first", "second", "third"])
-async def test_the_end_of_any_child_ends_the_service_with_the_reason(tmp_path: Path, victim: int) -> None:
-    async with Service(tmp_path) as service:
-        children = service.children()
-        os.kill(children[victim], signal.SIGKILL)
-        code, output = await service.ends(terminate=False)
-        assert code == 1
-        assert "ended unexpectedly (signal 9)" in output
-        assert "Traceback" not in output
-        await until(lambda: not any(map(is_alive, children)), "the other children end, too")
-
-
 async def test_a_monitor_that_cannot_start_is_the_one_thing_reported(tmp_path: Path) -> None:
     service = Service(tmp_path)
     service.admin_key.parent.mkdir(parents=True)

@@ -1,0 +1,271 @@
+"""A process of the service dies, and the service lives: restarts, what clients see of them, and what never restarts.
+
+Each test kills several processes of one server, one after the other. The seed is printed; `ZETAKV_SEED` takes it back.
+"""
+
+import asyncio
+import os
+import random
+import re
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kvstore_client import KV, IntegrityError, KVStoreError, NotAppliedError, ProvisionalLostError, connect
+from support.server import ZETAKV, MonitorProcess, Process, Server, environment_of
+
+from kvstore.cli_connect import EXIT_CRASH_LOOP
+from kvstore.limits import RESTARTS_MAX, SILENCE_SECONDS
+
+EPOCH_MS = 50
+RESTART_SECONDS = 10.0
+"""Far more than a restart takes, on a busy machine."""
+ORPHAN_SECONDS = 5.0
+CLIENTS = 4
+
+_NAME = re.compile(r"kvstore\.(worker|checkpointer|gateway)|zetakv-(monitor) ")
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    seed = int(os.environ.get("ZETAKV_SEED") or random.randrange(1 << 32))
+    print(f"ZETAKV_SEED={seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="zk-") as path:
+        yield Path(path)
+
+
+class HttpServer(Server):
+    """With a gateway."""
+
+    def spawn(self) -> Process:
+        arguments = [ZETAKV, "serve", "--data", str(self.data), "--port", "0", "--http-port", "0", *self.options]
+        self.process = Process(arguments, environment_of(self.home))
+        return self.process
+
+
+@asynccontextmanager
+async def serving(
+    directory: Path, *options: str, workers: int = 1, kind: type[Server] = Server
+) -> AsyncIterator[Server]:
+    server = kind(directory, ["--workers", str(workers), "--epoch-ms", str(EPOCH_MS), *options])
+    try:
+        yield await asyncio.to_thread(server.start)
+    finally:
+        await asyncio.to_thread(server.close)
+
+
+def connected(server: Server) -> Any:
+    return connect(server.address, monitor=server.fingerprint, key=server.admin_key)
+
+
+def children(server: Server) -> dict[int, str]:
+    """What the children of the server are, by process id."""
+    assert server.process is not None
+    listed = subprocess.run(["pgrep", "-a", "-P", str(server.process.pid)], capture_output=True, text=True, check=False)
+    found = {}
+    for line in listed.stdout.splitlines():
+        process_id, command = line.split(" ", 1)
+        if name := _NAME.search(command):
+            found[int(process_id)] = name[1] or name[2]
+    return found
+
+
+def kill(server: Server, name: str, chance: random.Random) -> None:
+    victims = [process_id for process_id, child in children(server).items() if child == name]
+    with suppress(ProcessLookupError):  # it went with a victim of a moment ago
+        os.kill(chance.choice(victims), signal.SIGKILL)
+
+
+async def until(reached: Callable[[], bool], what: str, seconds: float = RESTART_SECONDS) -> None:
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+def is_alive(process_id: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{process_id}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def count(kv: KV, key: bytes, fates: Counter[str]) -> None:
+    """Increment for ever, and note what became of each increment."""
+    while True:
+        fate = "open"
+        try:
+            answer = await kv.increment(key, 1)
+            await answer.certified()
+            fate = "certified"
+        except (NotAppliedError, ProvisionalLostError):
+            fate = "gone"
+        except IntegrityError:
+            raise  # nobody lies here
+        except KVStoreError:
+            await asyncio.sleep(0.01)
+        finally:
+            fates[fate] += 1
+
+
+@asynccontextmanager
+async def counting(kv: KV, notes: dict[bytes, Counter[str]]) -> AsyncIterator[None]:
+    """Count under each key meanwhile. Raises what a client failed with."""
+    clients = [asyncio.create_task(count(kv, key, fates)) for key, fates in notes.items()]
+    try:
+        yield
+    finally:
+        for client in clients:
+            client.cancel()
+        for client in clients:
+            with suppress(asyncio.CancelledError):
+                await client
+
+
+def total(notes: dict[bytes, Counter[str]]) -> int:
+    return sum(fates["certified"] for fates in notes.values())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_any_process_may_die_under_load(directory: Path, workers: int, chance: random.Random) -> None:
+    async with serving(directory, workers=workers) as server, connected(server) as observer:
+        notes = {b"counter %d" % client: Counter[str]() for client in range(CLIENTS)}
+        victims = ["worker", "checkpointer", "monitor"]
+        chance.shuffle(victims)
+        async with counting(observer, notes):
+            for restarts, victim in enumerate(victims):
+                before = total(notes)
+                await asyncio.sleep(chance.uniform(0.1, 0.5))
+                kill(server, victim, chance)
+                await until(lambda n=restarts: server.status().json()["restarts"] > n, f"{victim}: a restart")
+                status = await observer.status()
+                assert status["state"] == "ok"
+                assert status["restarts"] == restarts + 1
+                assert victim in status["last_restart"]
+                await until(lambda low=before: total(notes) > low, "epochs are certified again")
+        for key, fates in notes.items():
+            value = int.from_bytes((await observer.get(key, certified=True)).value or b"", "little")
+            assert fates["certified"] <= value <= fates["certified"] + fates["open"], (key, value, fates)
+        await asyncio.to_thread(server.stop)
+
+
+async def test_a_gateway_that_dies_is_started_again_alone(directory: Path, chance: random.Random) -> None:
+    async with serving(directory, kind=HttpServer) as server:
+        assert server.process is not None
+        url = "http://" + server.process.wait_for(r"\(http ([0-9.:]+),")[1] + "/v1/status"
+
+        def status() -> str:
+            with urllib.request.urlopen(url, timeout=RESTART_SECONDS) as answer:
+                return str(answer.read().decode())
+
+        others = {process_id for process_id, name in children(server).items() if name != "gateway"}
+        kill(server, "gateway", chance)
+        assert '"gateway_restarts": 1' in await asyncio.to_thread(status)
+        assert others < children(server).keys()
+        # And it outlives a restart of the others.
+        (gateway,) = children(server).keys() - others
+        kill(server, "worker", chance)
+        await until(lambda: '"restarts": 1' in status(), "the restart is told over HTTP")
+        assert gateway in children(server)
+
+
+async def test_a_crash_loop_ends_the_service_with_the_reason(directory: Path, chance: random.Random) -> None:
+    async with serving(directory) as server:
+        process = server.process
+        assert process is not None
+        for restart in range(RESTARTS_MAX):
+            kill(server, "worker", chance)
+            await asyncio.to_thread(process.wait_for, f"serving again, after restart {restart + 1}$")
+        survivors = set(children(server))
+        kill(server, "monitor", chance)
+        assert await asyncio.to_thread(process.wait) == EXIT_CRASH_LOOP
+        assert f"monitor ended unexpectedly (signal 9); given up after {RESTARTS_MAX} restarts" in process.output
+        assert "Traceback" not in process.output
+        assert not any(map(is_alive, survivors))
+        server.process = None
+
+
+async def test_nothing_outlives_a_supervisor_whenever_it_is_killed(directory: Path, chance: random.Random) -> None:
+    """Also during start and restart; and what it leaves neither stops nor slows the next start."""
+    server = HttpServer(directory, ["--workers", "2", "--epoch-ms", str(EPOCH_MS)])
+    for moment in ("start", "start", "restart", "restart"):
+        process = await asyncio.to_thread(server.spawn)
+        try:
+            if moment == "restart":
+                await asyncio.to_thread(server.wait_until_ready)
+                kill(server, chance.choice(["worker", "monitor", "checkpointer"]), chance)
+                await asyncio.sleep(chance.uniform(0, 0.6))
+            else:
+                await asyncio.sleep(chance.uniform(0.1, 0.8))
+            orphans = set(children(server))
+            os.kill(process.pid, signal.SIGKILL)
+            await until(lambda found=orphans: not any(map(is_alive, found)), "its children end, too", ORPHAN_SECONDS)
+        finally:
+            await asyncio.to_thread(server.close)
+    started = time.monotonic()
+    await asyncio.to_thread(server.start)
+    assert time.monotonic() - started < RESTART_SECONDS
+    await asyncio.to_thread(server.stop)
+    assert not (server.data / "runtime").is_symlink()
+
+
+async def test_a_restart_keeps_the_data_directory_and_a_signal_ends_it(directory: Path, chance: random.Random) -> None:
+    async with serving(directory) as server:
+        process = server.process
+        assert process is not None
+        second = Server(directory, ["--epoch-ms", str(EPOCH_MS)])
+        refused = asyncio.create_task(asyncio.to_thread(second.start_refused))
+        while not refused.done():
+            if await asyncio.to_thread(lambda: server.status().json()["restarts"]) < RESTARTS_MAX - 1:
+                kill(server, "worker", chance)
+            await asyncio.sleep(0.2)
+        assert (
+            f"another server is running on the data directory {server.data} (process {process.pid})"
+            in (await refused).stderr
+        )
+
+        kill(server, "worker", chance)
+        await asyncio.sleep(chance.uniform(0, 0.2))
+        last = set(children(server))
+        process.terminate()
+        assert await asyncio.to_thread(process.wait) == 0
+        assert not any(map(is_alive, last))
+        assert "Traceback" not in process.output
+        server.process = None
+
+
+async def test_a_monitor_that_runs_apart_is_waited_for(directory: Path) -> None:
+    monitor = await asyncio.to_thread(MonitorProcess(directory).start)
+    try:
+        async with serving(directory, "--monitor", f"unix:{monitor.socket}") as server:
+            server.admin_key = monitor.admin_key
+            async with connected(server) as kv:
+                await kv.put(b"key", b"value", certified=True)
+                monitor.close()
+                late = asyncio.create_task(kv.get(b"key"))
+                await asyncio.sleep(SILENCE_SECONDS)
+                await until(lambda: server.status().json()["state"] == "restarting", "the status says so")
+                status = server.status().json()
+                assert "no monitor can be reached at unix:" in status["waits_for"]
+                assert status["restarts"] == 1
+                assert not late.done()
+                await asyncio.to_thread(monitor.start)
+                assert (await late).value == b"value"
+                status = await kv.status()
+                assert (status["state"], status["restarts"]) == ("ok", 1)
+            await asyncio.to_thread(server.stop)
+    finally:
+        monitor.close()
