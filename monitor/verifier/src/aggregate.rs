@@ -7,7 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::crypto::Crypto;
+use crate::crypto::{Crypto, Mac};
 use crate::key::Key;
 use crate::thread::Snapshot;
 use crate::value::Node;
@@ -23,6 +23,8 @@ pub struct HeldEpoch<S> {
     pub root: Node,
     /// For each session, the last sequence on each thread up to which all requests have run or been refused.
     pub sessions: BTreeMap<u64, Vec<u64>>,
+    /// The tags of all threads; none without write-ahead logs.
+    pub tags: Vec<Mac>,
 }
 
 /// Adds up the snapshots of all threads.
@@ -73,12 +75,13 @@ impl<S: Clone + Default> Aggregator<S> {
         let threads = self.snapshots.len();
         let (mut added, mut evicted, mut evicted_next) = (S::default(), S::default(), S::default());
         let mut root = None;
-        let mut sessions = BTreeMap::new();
+        let (mut sessions, mut tags) = (BTreeMap::new(), Vec::new());
         for (thread, snapshot) in self.snapshots.iter_mut().filter_map(Option::take).enumerate() {
             crypto.merge(&mut added, &snapshot.added);
             crypto.merge(&mut evicted, &snapshot.evicted);
             crypto.merge(&mut evicted_next, &snapshot.evicted_next);
             root = root.or(snapshot.root);
+            tags.extend(snapshot.tag);
             for (session, sequence) in snapshot.sessions {
                 sessions.entry(session).or_insert_with(|| vec![0; threads])[thread] = sequence;
             }
@@ -93,6 +96,7 @@ impl<S: Clone + Default> Aggregator<S> {
             evicted_next,
             root: root?,
             sessions,
+            tags,
         })
     }
 }

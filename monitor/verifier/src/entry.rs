@@ -2,9 +2,11 @@
 
 use alloc::vec::Vec;
 
+use crate::chain::Incarnation;
 use crate::codec::{Malformed, Reader};
+use crate::crypto::Mac;
 use crate::key::Key;
-use crate::machine::KEYS_PER_OPERATION_MAX;
+use crate::machine::{KEYS_PER_OPERATION_MAX, Role};
 use crate::request::RESUME_BYTES;
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -78,6 +80,12 @@ pub enum Entry<'a> {
     RunAbsent { parent: Slot },
     /// Admit a client's resume.
     Resume(&'a [u8; RESUME_BYTES]),
+    /// What is replayed next was admitted by this incarnation.
+    ReplayMark(&'a Incarnation),
+    /// Replay a request that an earlier incarnation admitted in this role, or refused.
+    Replay { role: Option<Role>, request: &'a [u8] },
+    /// End the replay, whose last tag is this.
+    EndReplay(&'a Mac),
 }
 
 impl<'a> Entry<'a> {
@@ -127,6 +135,19 @@ impl<'a> Entry<'a> {
             }
             11 => Self::RunAbsent { parent: reader.u32()? },
             12 => Self::Resume(reader.array()?),
+            13 => Self::ReplayMark(reader.array()?),
+            14 => {
+                let role = match reader.u8()? {
+                    0 => None,
+                    role => Some(Role::from_u8(role).ok_or(Malformed)?),
+                };
+                let length = reader.u32()? as usize;
+                Self::Replay {
+                    role,
+                    request: reader.take(length)?,
+                }
+            }
+            15 => Self::EndReplay(reader.array()?),
             _ => return Err(Malformed),
         })
     }
@@ -184,6 +205,19 @@ impl<'a> Entry<'a> {
             Self::Resume(resume) => {
                 out.push(12);
                 out.extend_from_slice(*resume);
+            }
+            Self::ReplayMark(incarnation) => {
+                out.push(13);
+                out.extend_from_slice(*incarnation);
+            }
+            Self::Replay { role, request } => {
+                out.extend_from_slice(&[14, role.map_or(0, |role| role as u8)]);
+                out.extend_from_slice(&(request.len() as u32).to_le_bytes()); // as for a request
+                out.extend_from_slice(request);
+            }
+            Self::EndReplay(tag) => {
+                out.push(15);
+                out.extend_from_slice(*tag);
             }
         }
     }

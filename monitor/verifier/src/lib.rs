@@ -10,6 +10,7 @@ extern crate alloc;
 extern crate std;
 
 mod cache;
+mod chain;
 mod check;
 mod epochs;
 mod queue;
@@ -35,6 +36,7 @@ pub mod value;
 pub mod violation;
 
 pub use aggregate::{Aggregator, HeldEpoch};
+pub use chain::{Incarnation, LogConfig, Replayed, ReplayedSessions};
 pub use queue::QUEUED_MAX;
 pub use sessions::SessionKeys;
 pub use standard_crypto::StandardCrypto;

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::codec::{Malformed, Reader};
+use crate::crypto::Mac;
 use crate::machine::Role;
 
 /// One output, as the host reads it.
@@ -26,6 +27,8 @@ pub enum Output<'a> {
     EpochNotYet,
     /// The monitor has failed: a violation.
     Failed(&'a [u8]),
+    /// The tag of the chain over all that was admitted or refused so far.
+    Logged(&'a Mac),
 }
 
 impl<'a> Output<'a> {
@@ -41,6 +44,7 @@ impl<'a> Output<'a> {
             7 => Self::HandedOver(reader.u32()?),
             8 => Self::EpochNotYet,
             9 => Self::Failed(reader.take(crate::violation::VIOLATION_BYTES)?),
+            10 => Self::Logged(reader.array()?),
             _ => return Err(Malformed),
         })
     }
@@ -62,6 +66,10 @@ impl<'a> Output<'a> {
             Self::Failed(violation) => {
                 out.push(9);
                 out.extend_from_slice(violation);
+            }
+            Self::Logged(tag) => {
+                out.push(10);
+                out.extend_from_slice(*tag);
             }
         }
     }

@@ -33,6 +33,8 @@ pub enum MacDomain {
     AdminAnswer = b'B' as isize,
     /// Proof of knowing a former session.
     Former = b'F' as isize,
+    /// A step of the chain over what a thread admits.
+    Log = b'L' as isize,
 }
 
 /// The header of a request, as its sender claims.

@@ -10,10 +10,11 @@ use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use crate::cache::Cache;
+use crate::chain::{Chain, LogConfig, ReplayedSessions};
 use crate::check::{Fault, check};
 use crate::clocks::Clocks;
 use crate::codec::Reader;
-use crate::crypto::{Crypto, Element};
+use crate::crypto::{Crypto, Element, Mac};
 use crate::entry::{Entry, Slot, ThreadId};
 use crate::epochs::{Epochs, Sums};
 use crate::key::{Key, LEAF_DEPTH};
@@ -71,6 +72,8 @@ pub struct Snapshot<S> {
     pub root: Option<Node>,
     /// For each session, its number and the last sequence up to which all requests have run or been refused.
     pub sessions: Vec<(u64, u64)>,
+    /// The tag of its write-ahead log at the end of the epoch, if it has one.
+    pub tag: Option<Mac>,
 }
 
 /// What an entry comes to, if it is no fault.
@@ -87,6 +90,8 @@ pub struct Verifier<C: Crypto, M: StateMachine, const DEPTH: u16 = LEAF_DEPTH> {
     epochs: Epochs<C::Sum>,
     sessions: Sessions,
     queue: Queue,
+    /// Of the write-ahead log, if the host keeps one.
+    chain: Option<Chain>,
     /// Header and results so far of the receipt of the request at the head.
     receipt: Vec<u8>,
     snapshot: Option<Snapshot<C::Sum>>,
@@ -114,6 +119,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
             epochs,
             sessions: Sessions::new(config.thread),
             queue: Queue::new(config.queue_bytes),
+            chain: None,
             receipt: Vec::with_capacity(RECEIPT_HEADER_BYTES + results_max + MAC_BYTES),
             snapshot: None,
             offset: 0,
@@ -121,6 +127,17 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
             failed: None,
             machine: PhantomData,
         })
+    }
+
+    /// The host keeps a write-ahead log: the thread begins with its replay. Before anything else.
+    pub fn keep_log(&mut self, config: LogConfig) {
+        self.chain = Some(Chain::new(config, self.thread, &self.crypto));
+    }
+
+    /// What was replayed, from the end of the replay to the end of its epoch.
+    pub fn replayed_sessions(&self) -> Option<&ReplayedSessions> {
+        let ended = self.chain.as_ref().filter(|chain| !chain.is_replaying());
+        ended.map(Chain::replayed_sessions)
     }
 
     /// Begin a session, with sequence 1 and generation 1.
@@ -175,6 +192,9 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
             self.offset += (log.len() - reader.remaining() - consumed) as u64;
             consumed = log.len() - reader.remaining();
         }
+        if let Some(tag) = self.chain.as_mut().and_then(Chain::take_untold) {
+            Output::Logged(&tag).encode(outputs);
+        }
         Progress::Done
     }
 
@@ -227,6 +247,9 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
             Entry::Run(slots) => self.run(&slots, outputs)?,
             Entry::RunAbsent { parent } => self.run_absent(parent, outputs)?,
             Entry::Resume(resume) => self.resume(resume, outputs)?,
+            Entry::ReplayMark(incarnation) => replaying(&mut self.chain)?.mark(&self.crypto, incarnation)?,
+            Entry::Replay { role, request } => self.replay(role, request, outputs)?,
+            Entry::EndReplay(tag) => replaying(&mut self.chain)?.end_replay(&self.crypto, tag)?,
         }
         Ok(Step::Done)
     }
@@ -262,6 +285,9 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
 
     fn next_epoch(&mut self, outputs: &mut Vec<u8>) -> Result<(), Fault> {
         check!(next_epoch_between_requests: !self.queue.in_progress(), else RequestInProgress(Key::ROOT));
+        // what a tag holds has run in the epoch of that tag, so that a replay from the next one needs none of it
+        let nothing_left = |chain: &Chain| !chain.is_replaying() && self.queue.is_empty();
+        check!(next_epoch_after_all_logged: self.chain.as_ref().is_none_or(nothing_left), else RequestInProgress(Key::ROOT));
         if !self.epochs.next_epoch()? {
             Output::EpochNotYet.encode(outputs);
         }
@@ -283,6 +309,8 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
             },
         ) = self.epochs.verify_epoch()?;
         self.crypto.prepare_epoch(self.epochs.clock().epoch);
+        let mut sessions = self.sessions.hand_over(&self.queue);
+        sessions.extend(self.chain.iter_mut().flat_map(Chain::hand_over));
         self.snapshot = Some(Snapshot {
             thread: self.thread,
             epoch,
@@ -290,9 +318,16 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
             evicted,
             evicted_next,
             root,
-            sessions: self.sessions.hand_over(&self.queue),
+            sessions,
+            tag: self.chain.as_ref().map(|chain| *chain.tag()),
         });
         Output::HandedOver(epoch).encode(outputs);
         Ok(())
     }
+}
+
+/// The chain of a thread that has a write-ahead log.
+fn replaying(chain: &mut Option<Chain>) -> Result<&mut Chain, Fault> {
+    let no_log = Fault::new(ViolationCode::NotReplaying, Key::ROOT);
+    chain.as_mut().ok_or(no_log)
 }

@@ -108,6 +108,10 @@ violation_codes! {
     SealedStateInvalid = 42 "sealed_state_invalid",
     /// The host sent the monitor a message out of place.
     BadHostMessage = 43 "bad_host_message",
+    /// The host replayed a write-ahead log that is not the one of the latest incarnation: it was changed, or belongs elsewhere.
+    LogChanged = 44 "log_changed",
+    /// The host replayed requests after the replay had ended, or without a write-ahead log.
+    NotReplaying = 45 "not_replaying",
 }
 
 /// A violation, and where it was found.

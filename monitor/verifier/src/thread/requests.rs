@@ -2,7 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::Verifier;
+use zeroize::Zeroizing;
+
+use super::{Verifier, replaying};
 use crate::check::{Fault, check};
 use crate::codec::{Malformed, Reader};
 use crate::crypto::{Crypto, Mac, MacKey};
@@ -12,7 +14,7 @@ use crate::machine::{KEYS_PER_OPERATION_MAX, Role, StateMachine, execute};
 use crate::output::Output;
 use crate::queue::{QueuedRequest, QueuedResume};
 use crate::receipt::{RECEIPT_HEADER_BYTES, RESUMED_BYTES, ReceiptHeader, Resumed};
-use crate::request::{MAC_BYTES, MacDomain, OPERATIONS_PER_REQUEST_MAX, RESUME_BYTES, RequestError};
+use crate::request::{MAC_BYTES, MacDomain, OPERATIONS_PER_REQUEST_MAX, RESUME_BYTES, RequestError, UnverifiedRequest};
 use crate::sessions::AuthenticRequest;
 use crate::time::Timestamp;
 use crate::value::{Commitment, Value};
@@ -20,9 +22,9 @@ use crate::violation::ViolationCode;
 
 impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
     /// Admit a request, or say why not.
-    pub(super) fn request(&mut self, request: &[u8], outputs: &mut Vec<u8>) -> Result<(), Fault> {
+    pub(super) fn request(&mut self, bytes: &[u8], outputs: &mut Vec<u8>) -> Result<(), Fault> {
         check!(request_in_open_epoch: !self.epochs.closing(), else EpochAlreadyClosing(Key::ROOT));
-        let request = match self.sessions.authenticate(&self.crypto, request) {
+        let request = match self.sessions.authenticate(&self.crypto, bytes) {
             Ok(request) => request,
             Err(rejection) => {
                 Output::Rejected(rejection as u8).encode(outputs);
@@ -30,14 +32,50 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
             }
         };
         let after_ts = Timestamp::from_u64(request.header.after_ts);
-        if self.epochs.is_ahead_of_all(after_ts) {
+        let is_own = |key: &KeyHash| self.chain.as_ref().is_none_or(|chain| chain.owns(key));
+        let role = if self.epochs.is_ahead_of_all(after_ts) {
             self.refuse(&request, RequestError::AfterTsAhead, outputs);
+            None
         } else if after_ts.epoch > self.epochs.clock().epoch || !self.queue.has_room(request.operations.len()) {
             Output::NotYet.encode(outputs);
-        } else if check_operations::<M>(request.header.operations, request.operations).is_err() {
+            return Ok(());
+        } else if check_operations::<M>(request.header.operations, request.operations, is_own).is_err() {
             self.refuse(&request, RequestError::Malformed, outputs);
+            None
         } else {
             self.admit(&request, after_ts, outputs);
+            Some(request.role)
+        };
+        if let Some(chain) = &mut self.chain {
+            chain.admitted(&self.crypto, role, bytes);
+        }
+        Ok(())
+    }
+
+    /// Put a request that an earlier incarnation admitted into the queue again. That it was, and that it is well-formed, shows at the end of
+    /// the replay, before anybody is answered. Its session is over, so its receipt has a key that nobody uses.
+    pub(super) fn replay(&mut self, role: Option<Role>, bytes: &[u8], outputs: &mut Vec<u8>) -> Result<(), Fault> {
+        let chain = replaying(&mut self.chain)?;
+        let request = UnverifiedRequest::split(bytes).map_err(|malformed| Fault::new(malformed.into(), Key::ROOT))?;
+        if !self.queue.has_room(request.operations.len()) {
+            Output::NotYet.encode(outputs);
+            return Ok(());
+        }
+        let header = request.header;
+        chain.replayed(&self.crypto, role, bytes, header.session, header.sequence)?;
+        if let Some(role) = role {
+            let queued = QueuedRequest {
+                session: header.session,
+                generation: header.generation,
+                sequence: header.sequence,
+                after_ts: Timestamp::default(), // of a clock that is gone
+                role,
+                mac: *request.mac,
+                receipt_key: Zeroizing::default(),
+                operations: header.operations,
+                done: 0,
+            };
+            self.queue.push_request(queued, request.operations);
         }
         Ok(())
     }
@@ -212,14 +250,21 @@ fn leaf<const DEPTH: u16>(hash: &KeyHash) -> Key {
     Key::prefix(*hash, DEPTH)
 }
 
-/// Whether these bytes are so many operations, and not too many.
-fn check_operations<M: StateMachine>(count: u16, operations: &[u8]) -> Result<(), Malformed> {
+/// Whether these bytes are so many operations, and not too many, on keys that are allowed.
+fn check_operations<M: StateMachine>(
+    count: u16,
+    operations: &[u8],
+    is_allowed: impl Fn(&KeyHash) -> bool,
+) -> Result<(), Malformed> {
     if count == 0 || count > OPERATIONS_PER_REQUEST_MAX {
         return Err(Malformed);
     }
     let mut reader = Reader::new(operations);
     for _ in 0..count {
-        M::decode(&mut reader)?;
+        let operation = M::decode(&mut reader)?;
+        if !M::keys(&operation).iter().all(&is_allowed) {
+            return Err(Malformed);
+        }
     }
     reader.end()
 }
