@@ -35,10 +35,13 @@ class Prover:
         key_bytes_max: int,
         value_bytes_max: int,
         response_bytes_max: int,
+        log_incarnation: bytes | None = None,
     ) -> Self:
         """`epoch`: the first open epoch. `fresh`: there is no sealed state; thread 0 then writes the spine first.
 
         `previous_threads`: the number of threads at the last checkpoint (owner of what is in Blum); = threads if fresh.
+        `log_incarnation`: with a write-ahead log, the 16 bytes of the incarnation that starts. Then the prover begins
+        with the replay.
         """
 
     def hot_range(self) -> tuple[bytes, bytes]:
@@ -49,6 +52,26 @@ class Prover:
         """Queue the body of a client's request frame. `origin` comes back with its answer. Raises FrameError."""
 
     def submit_resume(self, origin: int, body: bytes) -> None: ...
+    def replay(self, record: bytes) -> None:
+        """Queue a record of the write-ahead log: all since the sealed state, in order, before any request.
+
+        Raises FrameError. Nobody is answered from what is replayed: `absorb()` gives no frames for it.
+        """
+
+    def end_replay(self) -> None:
+        """All records are queued; required if there are none, too."""
+
+    @property
+    def replaying(self) -> bool:
+        """Until the monitor has ended the replay; its mark is then the first thing in `take_record()`."""
+
+    def take_record(self) -> bytes:
+        """After `absorb()`: the record of what that log admitted or refused, once; b"": none.
+
+        It must be appended to the write-ahead log, and be durable, before the frames of that `absorb()` and of all
+        later ones go out.
+        """
+
     def reads(self) -> list[bytes]:
         """Store keys whose rows are needed before `log()` can go on; [] if none."""
 

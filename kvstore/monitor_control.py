@@ -18,7 +18,7 @@ from kvstore.monitor_link import PROTOCOL_VERSION, MonitorLostError, connect_mon
 from kvstore.violation import IntegrityViolationError, Violation, violation_name
 
 _VERSION: Final = struct.Struct("<H")
-_START: Final = struct.Struct("<HI")
+_START: Final = struct.Struct("<HIB")
 _STARTED: Final = struct.Struct("<16s16s32sIB")
 _CODE: Final = struct.Struct("<H")
 _EPOCH_AT_IN_CERTIFICATE: Final = 36
@@ -78,7 +78,7 @@ class MonitorControl:
         self._started = asyncio.get_running_loop().create_future()
         await connect_monitor(address, self._protocol)
         self._protocol.send(Monitor.CONTROL, _VERSION.pack(PROTOCOL_VERSION))
-        self._protocol.send(Monitor.START, _START.pack(threads, slots), sealed)
+        self._protocol.send(Monitor.START, _START.pack(threads, slots, 0), sealed)
         return await self._started
 
     def hello(self, hello: bytes, on_answer: OnAnswer) -> None:

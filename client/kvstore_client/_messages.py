@@ -66,8 +66,9 @@ def encode_client_hello(
 class ServerHello:
     """A verified server hello.
 
-    `former_last`: per thread of the former session; None if the monitor knows nothing. `overrides`: the statements of
-    all overrides of a rollback, the oldest first.
+    `former_last`: per thread of the former session; None if the monitor knows nothing. `former_replayed`: the same, with
+    what took effect again from a write-ahead log, and is certified by `replay_epoch` of this incarnation (0: nothing).
+    `overrides`: the statements of all overrides of a rollback, the oldest first.
     """
 
     role: Role
@@ -77,6 +78,8 @@ class ServerHello:
     ephemeral: bytes
     head: Claim
     former_last: list[int] | None
+    former_replayed: list[int] | None
+    replay_epoch: int
     overrides: list[bytes]
     data: bytes
 
@@ -93,12 +96,16 @@ class UnverifiedServerHello:
         instance, incarnation = reader.take(16), reader.take(16)
         session, epoch, head, ephemeral = reader.u64(), reader.u32(), reader.take(32), reader.take(32)
         former_last = [reader.u64() for _ in range(former_count)]
+        former_replayed = [reader.u64() for _ in range(former_count)]
+        replay_epoch = reader.u32() if status == 1 else 0
         overrides = [reader.take(reader.u16()) for _ in range(reader.u8())]
         self._body = data[: reader.position()]
         self._signature = reader.take(SIGNATURE_BYTES)
         reader.end()
         if status > 2 or (status != 1 and former_count) or session == 0:
             raise ProtocolError("server hello: a field out of range")
+        if any(replayed < last for last, replayed in zip(former_last, former_replayed, strict=True)):
+            raise ProtocolError("server hello: less was replayed than took effect")
         if not is_thread_count(threads) or (status == 1 and not is_thread_count(former_count)):
             raise ProtocolError("server hello: the number of threads is not a power of two up to 64")
         self._hello = ServerHello(
@@ -109,6 +116,8 @@ class UnverifiedServerHello:
             ephemeral=ephemeral,
             head=Claim(instance, epoch, head, {"server_hello": data}),
             former_last=former_last if status == 1 else None,
+            former_replayed=former_replayed if status == 1 else None,
+            replay_epoch=replay_epoch,
             overrides=overrides,
             data=data,
         )

@@ -46,7 +46,7 @@ async def test_durable_before_it_is(launch: Launch) -> None:
     "frame",
     [
         Frame(Monitor.DURABLE, struct.pack("<I", 1_000_000)),
-        Frame(Monitor.START, struct.pack("<HI", 1, 1_024)),
+        Frame(Monitor.START, struct.pack("<HIB", 1, 1_024, 0)),
         Frame(0x7F, b""),
     ],
     ids=["durable", "start", "unknown"],
@@ -88,7 +88,7 @@ async def test_second_control_connection(launch: Launch) -> None:
     service = await launch(through_proxy=True)
     reader, writer = await open_stream(service.proxy.monitor)
     writer.write(Frame(Monitor.CONTROL, b"\x01\x00").packed())
-    writer.write(Frame(Monitor.START, struct.pack("<HI", 1, 1_024)).packed())
+    writer.write(Frame(Monitor.START, struct.pack("<HIB", 1, 1_024, 0)).packed())
     refused = await read_frame(reader)
     assert refused is not None
     assert refused.kind == Monitor.NOT_STARTED

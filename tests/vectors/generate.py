@@ -149,15 +149,17 @@ def handshake() -> Any:
     cases = []
     former_session = (FORMER_INCARNATION, 77, FORMER_KEY)
     chain = overrides()["chain"]
-    for name, seed, former, former_last, instance, statements in (
-        ("anonymous", None, None, [], INSTANCE, []),
-        ("client key and former session", CLIENT_SEED, former_session, [5, 6], INSTANCE, []),
-        ("overrides", None, None, [], chain[-1]["new_instance"], [it["statement"] for it in chain]),
+    for name, seed, former, former_last, replayed, instance, statements in (
+        ("anonymous", None, None, [], ([], 0), INSTANCE, []),
+        ("client key and former session", CLIENT_SEED, former_session, [5, 6], ([5, 6], 0), INSTANCE, []),
+        ("former session that was replayed", CLIENT_SEED, former_session, [5, 6], ([8, 6], 13), INSTANCE, []),
+        ("overrides", None, None, [], ([], 0), chain[-1]["new_instance"], [it["statement"] for it in chain]),
         (
             "former session and override",
             CLIENT_SEED,
             former_session,
             [5, 6],
+            ([7, 9], 13),
             chain[0]["new_instance"],
             [chain[0]["statement"]],
         ),
@@ -177,6 +179,8 @@ def handshake() -> Any:
             ephemeral=ref.x25519_public(SERVER_EPHEMERAL_SECRET),
             former_last=former_last,
             overrides=statements,
+            former_replayed=replayed[0],
+            replay_epoch=replayed[1],
         )
         client_public = ref.x25519_public(CLIENT_EPHEMERAL_SECRET)
         keys = ref.session_keys(SERVER_EPHEMERAL_SECRET, client_public, hello, answer, 2)
@@ -191,6 +195,8 @@ def handshake() -> Any:
                 "role": 3 if seed else 2,
                 "former_status": 1 if former else 0,
                 "former_last": former_last,
+                "former_replayed": replayed[0],
+                "replay_epoch": replayed[1],
                 "instance": instance,
                 "overrides": statements,
                 "server_hello": answer,

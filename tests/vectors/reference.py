@@ -112,10 +112,16 @@ def server_hello(
     ephemeral: bytes,
     former_last: list[int],
     overrides: list[bytes],
+    former_replayed: list[int] | None = None,
+    replay_epoch: int = 0,
 ) -> bytes:
+    """`former_replayed`: the same as `former_last` if None."""
     hello = struct.pack("<HBBHH", 1, role, former_status, threads, len(former_last)) + instance + incarnation
     hello += struct.pack("<QI", session, epoch) + head + ephemeral
     hello += b"".join(struct.pack("<Q", last) for last in former_last)
+    if former_status == 1:
+        hello += b"".join(struct.pack("<Q", last) for last in former_replayed or former_last)
+        hello += struct.pack("<I", replay_epoch)
     hello += struct.pack("<B", len(overrides)) + b"".join(struct.pack("<H", len(it)) + it for it in overrides)
     return hello + sign(identity_seed, b"zetakv/1 server hello" + client_hello + hello)
 

@@ -10,7 +10,7 @@ pub struct Prover(zetakv_prover::Prover);
 #[pymethods]
 impl Prover {
     #[new]
-    #[pyo3(signature = (*, thread, threads, previous_threads, epoch, fresh, slots, hot_records_max, key_bytes_max, value_bytes_max, response_bytes_max))]
+    #[pyo3(signature = (*, thread, threads, previous_threads, epoch, fresh, slots, hot_records_max, key_bytes_max, value_bytes_max, response_bytes_max, log_incarnation=None))]
     #[allow(clippy::too_many_arguments)] // keyword arguments of Python
     fn new(
         py: Python<'_>,
@@ -24,6 +24,7 @@ impl Prover {
         key_bytes_max: usize,
         value_bytes_max: usize,
         response_bytes_max: usize,
+        log_incarnation: Option<[u8; 16]>,
     ) -> PyResult<Self> {
         let config = Config {
             rules: FrameRules {
@@ -38,6 +39,7 @@ impl Prover {
             fresh,
             slots,
             hot_records_max,
+            log_incarnation,
         };
         work(py, || zetakv_prover::Prover::new(config)).map(Self)
     }
@@ -57,6 +59,23 @@ impl Prover {
 
     fn submit_resume(&mut self, py: Python<'_>, origin: u64, body: PyBackedBytes) -> PyResult<()> {
         work(py, || self.0.submit_resume(origin, &body))
+    }
+
+    fn replay(&mut self, py: Python<'_>, record: PyBackedBytes) -> PyResult<()> {
+        work(py, || self.0.replay(&record))
+    }
+
+    fn end_replay(&mut self, py: Python<'_>) -> PyResult<()> {
+        work(py, || self.0.end_replay())
+    }
+
+    #[getter]
+    fn replaying(&self) -> bool {
+        self.0.is_replaying()
+    }
+
+    fn take_record<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.take_record())
     }
 
     fn reads<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyBytes>>> {

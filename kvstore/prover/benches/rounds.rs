@@ -72,6 +72,7 @@ impl Bench {
             fresh: true,
             slots: SLOTS,
             hot_records_max: HOT_RECORDS_MAX,
+            log_incarnation: None,
         });
         Self {
             prover: prover.expect("a prover"),

@@ -58,6 +58,19 @@ pub struct ClientRequest {
     pub operations: Vec<ClientOperation>,
 }
 
+impl ClientRequest {
+    /// Append the body of its frame again.
+    pub fn encode_body(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self.request.len() as u32).to_le_bytes()); // at most REQUEST_BYTES_MAX
+        out.extend_from_slice(&self.request);
+        for operation in &self.operations {
+            out.extend_from_slice(&(operation.application_key.len() as u16).to_le_bytes()); // it came so
+            out.extend_from_slice(&operation.application_key);
+            out.extend_from_slice(operation.bytes.as_deref().unwrap_or_default());
+        }
+    }
+}
+
 /// A client's resume, not authenticated.
 #[derive(Clone, Debug)]
 pub struct ClientResume {

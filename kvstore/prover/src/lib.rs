@@ -20,6 +20,7 @@ mod records;
 mod rounds;
 pub mod rows;
 mod walk;
+mod write_ahead;
 
 pub use error::{Error, FrameErrorCode};
 pub use frames::FrameRules;

@@ -3,8 +3,11 @@
 //! Invariant: after each method, clock, cache, links and values here are those of the verifier when it has read the log so far. An honest
 //! prover is accused if this breaks, so nothing else writes entries or changes the clock, the cache or the place of a record.
 
+use zetakv_verifier::Incarnation;
+use zetakv_verifier::crypto::Mac;
 use zetakv_verifier::entry::{Entry, Slot, Slots, ThreadId};
 use zetakv_verifier::key::Key;
+use zetakv_verifier::machine::Role;
 use zetakv_verifier::request::RESUME_BYTES;
 use zetakv_verifier::time::Timestamp;
 use zetakv_verifier::value::{Child, NO_HASH, Node};
@@ -357,6 +360,21 @@ impl Mirror {
     /// Have a resume admitted.
     pub fn resume(&mut self, resume: &[u8; RESUME_BYTES]) {
         self.emit(&Entry::Resume(resume));
+    }
+
+    /// What is replayed next was admitted by this incarnation.
+    pub fn replay_mark(&mut self, incarnation: &Incarnation) {
+        self.emit(&Entry::ReplayMark(incarnation));
+    }
+
+    /// Have a request replayed.
+    pub fn replay(&mut self, role: Option<Role>, request: &[u8]) {
+        self.emit(&Entry::Replay { role, request });
+    }
+
+    /// End the replay.
+    pub fn end_replay(&mut self, tag: &Mac) {
+        self.emit(&Entry::EndReplay(tag));
     }
 
     /// Run the next operation on the leaf in a slot. `after_ts`: where it is the first of its request.

@@ -3,7 +3,9 @@
 //! One log is in flight at a time. A log holds the proofs of what was admitted by the one before, then asks about new requests; or it
 //! closes the epoch; or it is a piece of the drain.
 
+use zetakv_verifier::Incarnation;
 use zetakv_verifier::codec::Reader;
+use zetakv_verifier::crypto::Mac;
 use zetakv_verifier::entry::ThreadId;
 use zetakv_verifier::output::Output;
 use zetakv_verifier::time::Timestamp;
@@ -19,6 +21,7 @@ use crate::reading::{Wanted, records_at_once};
 use crate::records::{Content, Place};
 use crate::rounds::{ClientFrame, Rounds};
 use crate::rows;
+use crate::write_ahead::read_record;
 
 /// The fewest slots with which all proofs can be written: half of them are free when a drain begins.
 pub const SLOTS_MIN: u32 = 80;
@@ -29,6 +32,8 @@ const RESERVED_SLOTS_MAX: usize = 80;
 
 /// Counter of the clock at which the epoch should be closed, halfway to its end.
 const COUNTER_SOON: u32 = 1 << 31;
+
+const NOT_REPLAYING: Error = Error::Engine("the replay of the write-ahead log has ended, or there is none");
 
 /// How a prover starts.
 #[derive(Clone, Debug)]
@@ -45,6 +50,8 @@ pub struct Config {
     pub slots: u32,
     /// Records that are kept in Blum at the most.
     pub hot_records_max: usize,
+    /// With a write-ahead log: the incarnation that starts.
+    pub log_incarnation: Option<Incarnation>,
 }
 
 /// Where the closing of an epoch stands.
@@ -76,6 +83,17 @@ pub struct Prover {
     handed_over: Option<u32>,
     operations_before_epoch: u64,
     resumed_in_epoch: bool,
+    /// Of the write-ahead log, until the monitor has ended its replay.
+    replay: Option<Replay>,
+    /// What must be durable before the frames of the last log and later ones go out.
+    record: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Replay {
+    incarnation: Incarnation,
+    /// Of the last record.
+    tag: Mac,
 }
 
 /// Figures for the status page.
@@ -116,13 +134,18 @@ impl Prover {
             previous_threads: config.previous_threads,
             must_write_spine: config.fresh && rules.thread == genesis::ROOT_THREAD,
             mirror,
-            rounds: Rounds::new(rules),
+            rounds: Rounds::new(rules, config.log_incarnation.is_some()),
             cut: Cut::None,
             checkpoints: Checkpoints::default(),
             wanted: Wanted::default(),
             handed_over: None,
             operations_before_epoch: 0,
             resumed_in_epoch: false,
+            replay: config.log_incarnation.map(|incarnation| Replay {
+                incarnation,
+                tag: Mac::default(),
+            }),
+            record: Vec::new(),
         })
     }
 
@@ -165,6 +188,34 @@ impl Prover {
     pub fn submit_resume(&mut self, origin: u64, body: &[u8]) -> Result<(), Error> {
         self.rounds.submit_resume(parse_resume(&self.rules, origin, body)?);
         Ok(())
+    }
+
+    /// Queue a record of the write-ahead log; all of them, in their order, before any request.
+    pub fn replay(&mut self, record: &[u8]) -> Result<(), Error> {
+        let (items, tag) = read_record(&self.rules, record)?;
+        self.replay.as_mut().ok_or(NOT_REPLAYING)?.tag = tag;
+        for item in items {
+            self.rounds.submit_replay(item);
+        }
+        Ok(())
+    }
+
+    /// All records are queued.
+    pub fn end_replay(&mut self) -> Result<(), Error> {
+        let tag = self.replay.as_ref().ok_or(NOT_REPLAYING)?.tag;
+        self.rounds.submit_end_of_replay(tag);
+        Ok(())
+    }
+
+    /// Whether the monitor has not ended the replay yet.
+    pub const fn is_replaying(&self) -> bool {
+        self.replay.is_some()
+    }
+
+    /// The record of what the last log had admitted or refused, once; empty if there is none. It must be durable before the frames of that log
+    /// and of later ones go out.
+    pub fn take_record(&mut self) -> Vec<u8> {
+        core::mem::take(&mut self.record)
     }
 
     /// Store keys of the rows that are needed before the next log.
@@ -255,6 +306,7 @@ impl Prover {
                 Output::Failed(_) => return Err(Error::Monitor("the monitor has failed")),
                 Output::EpochNotYet => epoch_is_closing = false,
                 Output::HandedOver(epoch) => self.epoch_handed_over(epoch)?,
+                Output::Logged(tag) => self.logged(tag)?,
                 _ => {
                     self.resumed_in_epoch |= matches!(output, Output::Resumed(_));
                     self.rounds.absorb(&output, &mut frames)?;
@@ -262,6 +314,9 @@ impl Prover {
             }
         }
         self.rounds.finish_absorbing()?;
+        if self.rounds.record.as_ref().is_some_and(|record| !record.is_empty()) {
+            return Err(Error::Monitor("the monitor has not logged what it admitted"));
+        }
         match self.cut {
             Cut::Asked { all_to_merkle } if epoch_is_closing => {
                 self.mirror.begin_closing()?;
@@ -280,6 +335,16 @@ impl Prover {
             Cut::None | Cut::Wanted { .. } | Cut::Draining(_) => {}
         }
         Ok(frames)
+    }
+
+    fn logged(&mut self, tag: &Mac) -> Result<(), Error> {
+        let unexpected = Error::Monitor("the monitor has logged something without being asked");
+        let record = self.rounds.record.as_mut().ok_or(unexpected)?;
+        if let Some(replay) = self.replay.take() {
+            record.mark(&replay.incarnation);
+        }
+        self.record = record.finish(tag);
+        Ok(())
     }
 
     fn epoch_handed_over(&mut self, epoch: u32) -> Result<(), Error> {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use zetakv_verifier::crypto::Mac;
 use zetakv_verifier::key::LEAF_DEPTH;
 use zetakv_verifier::machine::Role;
 use zetakv_verifier::output::Output;
@@ -19,6 +20,7 @@ use crate::frames::{
 use crate::mirror::Mirror;
 use crate::reading::{Wanted, records_at_once};
 use crate::records::RecordId;
+use crate::write_ahead::{Item, Record};
 
 /// Operations that are planned, and read, at once: bounds the rows in memory for one batch.
 const BATCH_OPERATIONS: usize = 4096;
@@ -42,12 +44,18 @@ pub type ClientFrame = (u64, Vec<u8>);
 enum Incoming {
     Request(ClientRequest),
     Resume(ClientResume),
+    /// Before all others.
+    Replay(Item),
+    /// After all that is replayed, with its last tag.
+    EndReplay(Mac),
 }
 
 #[derive(Debug)]
 struct Admitted {
     request: ClientRequest,
     role: Role,
+    /// Nobody waits for its answer.
+    is_replayed: bool,
     operations_run: usize,
     values: ResultValues,
 }
@@ -100,10 +108,12 @@ pub struct Rounds {
     /// In the order of the operations.
     unplanned: Vec<Unplanned>,
     path: Vec<RecordId>,
+    /// Of the write-ahead log, if there is one.
+    pub record: Option<Record>,
 }
 
 impl Rounds {
-    pub fn new(rules: FrameRules) -> Self {
+    pub fn new(rules: FrameRules, has_log: bool) -> Self {
         Self {
             records_at_once: records_at_once(rules.value_bytes_max),
             rules,
@@ -116,6 +126,7 @@ impl Rounds {
             planned: 0,
             unplanned: Vec::new(),
             path: Vec::new(),
+            record: has_log.then(Record::default),
         }
     }
 
@@ -125,6 +136,16 @@ impl Rounds {
 
     pub fn submit_resume(&mut self, resume: ClientResume) {
         self.submitted.push_back(Incoming::Resume(resume));
+    }
+
+    /// Queue what was admitted before a crash.
+    pub fn submit_replay(&mut self, item: Item) {
+        self.submitted.push_back(Incoming::Replay(item));
+    }
+
+    /// Queue the end of the replay.
+    pub fn submit_end_of_replay(&mut self, tag: Mac) {
+        self.submitted.push_back(Incoming::EndReplay(tag));
     }
 
     /// Whether something is submitted that can be asked about.
@@ -259,6 +280,15 @@ impl Rounds {
                     self.asked.push_back(Incoming::Resume(resume));
                     break; // one that is accepted may get no answer yet: nothing after it could be told from it
                 }
+                Some(Incoming::Replay(Item::Mark(incarnation))) => mirror.replay_mark(&incarnation),
+                Some(Incoming::Replay(Item::Request(role, request))) => {
+                    bytes += request.request.len();
+                    mirror.replay(role, &request.request);
+                    // its outcome is known
+                    self.admitted
+                        .extend(role.map(|role| Work::Request(Admitted::new(request, role, true))));
+                }
+                Some(Incoming::EndReplay(tag)) => mirror.end_replay(&tag),
             }
         }
     }
@@ -280,7 +310,9 @@ impl Rounds {
                 let Some(Work::Request(done)) = self.completed.pop_front() else {
                     return Err(OUT_OF_ORDER);
                 };
-                frames.push((done.request.origin, receipt_frame(&self.rules, receipt, &done.values)));
+                if !done.is_replayed {
+                    frames.push((done.request.origin, receipt_frame(&self.rules, receipt, &done.values)));
+                }
                 self.pass_answers(frames);
             }
             Output::Resumed(resumed) => {
@@ -298,12 +330,9 @@ impl Rounds {
             }
             Output::Admitted(role) => {
                 let request = self.take_asked_request()?;
-                self.admitted.push_back(Work::Request(Admitted {
-                    request,
-                    role: *role,
-                    operations_run: 0,
-                    values: ResultValues::default(),
-                }));
+                self.logged(Some(*role), &request);
+                self.admitted
+                    .push_back(Work::Request(Admitted::new(request, *role, false)));
             }
             Output::NotYet => {
                 let request = self.take_asked_request()?;
@@ -312,6 +341,7 @@ impl Rounds {
             }
             Output::Refused(receipt) => {
                 let request = self.take_asked_request()?;
+                self.logged(None, &request);
                 self.answer(
                     (
                         request.origin,
@@ -321,7 +351,7 @@ impl Rounds {
                 );
             }
             Output::Rejected(reason) => self.rejected(*reason, frames)?,
-            Output::HandedOver(_) | Output::EpochNotYet | Output::Failed(_) => {
+            Output::HandedOver(_) | Output::EpochNotYet | Output::Logged(_) | Output::Failed(_) => {
                 return Err(OUT_OF_ORDER);
             }
         }
@@ -347,9 +377,15 @@ impl Rounds {
                     frames,
                 );
             }
-            None => return Err(OUT_OF_ORDER),
+            _ => return Err(OUT_OF_ORDER),
         }
         Ok(())
+    }
+
+    fn logged(&mut self, role: Option<Role>, request: &ClientRequest) {
+        if let Some(record) = &mut self.record {
+            record.request(role, request);
+        }
     }
 
     /// The outputs of a log have ended.
@@ -392,6 +428,16 @@ impl Rounds {
 }
 
 impl Admitted {
+    fn new(request: ClientRequest, role: Role, is_replayed: bool) -> Self {
+        Self {
+            request,
+            role,
+            is_replayed,
+            operations_run: 0,
+            values: ResultValues::default(),
+        }
+    }
+
     fn run_next(
         &mut self,
         mirror: &mut Mirror,
@@ -401,7 +447,7 @@ impl Admitted {
         let Some(operation) = self.request.operations.get(self.operations_run) else {
             return Err(Error::Engine("a request has no operations"));
         };
-        let is_first = self.operations_run == 0;
+        let is_first = self.operations_run == 0 && !self.is_replayed; // what is replayed waits for no moment
         let after_ts = is_first.then(|| Timestamp::from_u64(self.request.header.after_ts));
         if let Some(value) = mirror.run_operation(operation, self.role, after_ts, path)? {
             self.values.push(value, response_bytes_max);

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
+use zetakv_verifier::ReplayedSessions;
 use zetakv_verifier::codec::Reader;
 use zetakv_verifier::entry::ThreadId;
 use zetakv_verifier::standard_crypto::Sum;
@@ -37,6 +38,8 @@ pub enum Event {
     ControlEnded,
     /// A verifier thread has handed an epoch over.
     HandedOver(Box<Snapshot<Sum>>),
+    /// A verifier thread has ended its replay: what it replayed.
+    Replayed(ThreadId, ReplayedSessions),
     /// The log connection of this thread has ended.
     LogEnded(ThreadId),
     /// The monitor has failed.
@@ -56,7 +59,7 @@ pub fn serve(monitor: &Monitor, register: &mut dyn TrustedRegister, stream: &mut
         return refuse_start(stream, failure.violation.code, &failure.text());
     }
     let Some(start) = Start::decode(&body).filter(|_| message == Some(kind::START)) else {
-        let text = "expected start, with a power of two of at most 64 threads, and at most 16777216 slots";
+        let text = "expected start, with a power of two of at most 64 threads, at most 16777216 slots, and known flags";
         return refuse_start(stream, ViolationCode::BadHostMessage, text);
     };
 
@@ -142,6 +145,7 @@ fn run(
             Event::Message(message, body) if failed => Ok(answer_failed(message, &body)),
             Event::Message(message, body) => incarnation.answer(message, &body),
             Event::HandedOver(snapshot) if !failed => incarnation.handed_over(*snapshot),
+            Event::Replayed(thread, replayed) if !failed => incarnation.replayed(thread, replayed).map(|()| None),
             Event::LogEnded(thread) if !failed => {
                 log(format_args!(
                     "the log connection of thread {thread} has ended: the incarnation is over"
@@ -149,7 +153,7 @@ fn run(
                 return Ok(());
             }
             Event::BadMessage => Err(incarnation.bad_host_message()),
-            Event::HandedOver(_) | Event::LogEnded(_) | Event::Failed => Ok(None),
+            Event::HandedOver(_) | Event::Replayed(..) | Event::LogEnded(_) | Event::Failed => Ok(None),
         };
         let reply = match outcome {
             Ok(reply) => reply,

@@ -110,6 +110,7 @@ impl Epochs {
             root: held.root,
             sessions: sessions.to_ended(),
             clients: clients.clone(),
+            tags: held.tags,
         };
         let sealed = state.seal(&identity.sealing_key)?;
         self.sealed = Some(sealed_hash(&sealed));

@@ -13,7 +13,7 @@ use zetakv_verifier::violation::{Violation, ViolationCode};
 use crate::certificate::History;
 use crate::clients::{Client, Clients, Operation, UnverifiedAdminRequest};
 use crate::failure::FailureLatch;
-use crate::handshake::{ClientHello, Exchange, FormerAnswer, Refusal, Welcome};
+use crate::handshake::{ClientHello, Exchange, FormerAnswer, FormerSequences, Refusal, Welcome};
 use crate::identity::{Identity, Run, Secret};
 use crate::overrides::{Decision, Override, Overrides};
 use crate::register::Commitment;
@@ -86,7 +86,11 @@ fn handshakes() {
             head: array(&golden["head"]),
             former: match number::<u8>(&case["former_status"]) {
                 0 => FormerAnswer::NotAsked,
-                1 => FormerAnswer::LastSequences(last_sequences),
+                1 => FormerAnswer::Known(FormerSequences {
+                    last: last_sequences,
+                    replayed: list(&case["former_replayed"]).iter().map(number).collect(),
+                    replay_epoch: number(&case["replay_epoch"]),
+                }),
                 _ => FormerAnswer::Unknown,
             },
             overrides: overrides(&case["overrides"]),

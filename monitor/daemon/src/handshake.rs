@@ -137,13 +137,24 @@ impl<'a> ClientHello<'a> {
     }
 }
 
+/// The last sequences of a former session, for each thread that there was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerSequences {
+    /// That took effect, and are certified.
+    pub last: Vec<u64>,
+    /// That took effect again when the write-ahead log was replayed; as above where none did.
+    pub replayed: Vec<u64>,
+    /// The epoch whose certificate certifies those; 0 if there are none.
+    pub replay_epoch: u32,
+}
+
 /// What the monitor tells about a former session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FormerAnswer {
     /// The client did not ask.
     NotAsked,
-    /// The last sequence that took effect, for each thread that there was.
-    LastSequences(Vec<u64>),
+    /// What took effect.
+    Known(FormerSequences),
     /// There is no such session to tell about, or the proof is wrong.
     Unknown,
 }
@@ -195,25 +206,29 @@ impl Exchange {
 
     /// The server hello, and the keys of the session that it opens.
     pub fn answer(self, client: &ClientHello<'_>, identity: &Identity, welcome: &Welcome) -> (Vec<u8>, SessionSecrets) {
-        let (former_status, last_sequences): (u8, &[u64]) = match &welcome.former {
-            FormerAnswer::NotAsked => (0, &[]),
-            FormerAnswer::LastSequences(last) => (1, last),
-            FormerAnswer::Unknown => (2, &[]),
+        let (former_status, former) = match &welcome.former {
+            FormerAnswer::NotAsked => (0, None),
+            FormerAnswer::Known(former) => (1, Some(former)),
+            FormerAnswer::Unknown => (2, None),
         };
+        let former_threads = former.map_or(0, |former| former.last.len() as u16); // at most THREADS_MAX
         let mut hello = Vec::with_capacity(256);
         hello.extend_from_slice(&VERSION.to_le_bytes());
         hello.push(welcome.role as u8);
         hello.push(former_status);
         hello.extend_from_slice(&welcome.threads.to_le_bytes());
-        hello.extend_from_slice(&(last_sequences.len() as u16).to_le_bytes()); // one per thread
+        hello.extend_from_slice(&former_threads.to_le_bytes());
         hello.extend_from_slice(&welcome.run.instance);
         hello.extend_from_slice(&welcome.run.incarnation);
         hello.extend_from_slice(&welcome.session.to_le_bytes());
         hello.extend_from_slice(&welcome.epoch.to_le_bytes());
         hello.extend_from_slice(&welcome.head);
         hello.extend_from_slice(self.ephemeral.as_bytes());
-        for last in last_sequences {
-            hello.extend_from_slice(&last.to_le_bytes());
+        if let Some(former) = former {
+            for sequence in former.last.iter().chain(&former.replayed) {
+                hello.extend_from_slice(&sequence.to_le_bytes());
+            }
+            hello.extend_from_slice(&former.replay_epoch.to_le_bytes());
         }
         welcome.overrides.encode(&mut hello);
         let signed = [SERVER_HELLO_DOMAIN, client.bytes, &hello].concat();

@@ -53,6 +53,8 @@ pub struct Identity {
     pub tpm_auth: Secret,
     /// The multiset hashes' secret.
     pub multiset_secret: Secret,
+    /// Makes the tags of write-ahead logs.
+    pub log_key: Secret,
 }
 
 impl Identity {
@@ -68,6 +70,7 @@ impl Identity {
             register_key: derive("zetakv/1 monitor: register key"),
             tpm_auth: derive("zetakv/1 monitor: TPM authorization"),
             multiset_secret: derive("zetakv/1 monitor: multiset secret"),
+            log_key: derive("zetakv/1 monitor: log key"),
         }
     }
 

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
 
-use zetakv_verifier::SessionKeys;
 use zetakv_verifier::clocks::{Clocks, THREADS_MAX};
 use zetakv_verifier::codec::Reader;
-use zetakv_verifier::crypto::Crypto as _;
+use zetakv_verifier::crypto::{Crypto as _, Mac};
 use zetakv_verifier::entry::ThreadId;
 use zetakv_verifier::machine::Role;
 use zetakv_verifier::request::{MacDomain, Rejection};
@@ -17,6 +16,7 @@ use zetakv_verifier::standard_crypto::{StandardCrypto, Sum};
 use zetakv_verifier::thread::{Snapshot, ThreadConfig, Verifier};
 use zetakv_verifier::value::Node;
 use zetakv_verifier::violation::{NO_THREAD, ViolationCode};
+use zetakv_verifier::{LogConfig, ReplayedSessions, SessionKeys};
 
 use crate::certificate::{Certificate, History};
 use crate::clients::{Clients, Operation, Status, UnverifiedAdminRequest};
@@ -29,10 +29,12 @@ use crate::handshake::{ClientHello, Exchange, FormerAnswer, Refusal, SessionSecr
 use crate::identity::{IncarnationId, InstanceId, Run, Secret, random};
 use crate::monitor::Monitor;
 use crate::overrides::Overrides;
-use crate::register::TrustedRegister;
-use crate::sealed::{NotStarted, accept};
+use crate::register::{Commitment, TrustedRegister};
+use crate::replay::Replay;
+use crate::sealed::{NotStarted, SealedState, accept, sealed_hash};
 use crate::seats::{Seat, SessionChange, SessionChanges};
 use crate::sessions::{EndedSession, EndedSessions, LiveSession, Sessions};
+use crate::ticket;
 use crate::wire::kind;
 
 /// Bytes of operations that may wait in a thread's queue: what one batch of the host may hold.
@@ -40,12 +42,17 @@ const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// Slots of a thread's cache at the most: about 4 GiB of memory.
 const SLOTS_MAX: u32 = 1 << 24;
 
+/// Flag of `start`: the host keeps a write-ahead log.
+const FLAG_LOG: u8 = 1;
+
 /// What a host wants to start with.
 pub struct Start<'a> {
     /// Number of verifier threads.
     pub threads: ThreadId,
     /// Slots of each thread's cache.
     pub slots: u32,
+    /// Whether it keeps a write-ahead log.
+    pub has_log: bool,
     /// The sealed state; empty at the very first start.
     pub sealed: &'a [u8],
 }
@@ -54,11 +61,15 @@ impl<'a> Start<'a> {
     /// Read a `start` message.
     pub fn decode(body: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(body);
-        let (threads, slots) = (reader.u16().ok()?, reader.u32().ok()?);
-        let fits = threads.is_power_of_two() && usize::from(threads) <= THREADS_MAX && slots <= SLOTS_MAX;
+        let (threads, slots, flags) = (reader.u16().ok()?, reader.u32().ok()?, reader.u8().ok()?);
+        let fits = threads.is_power_of_two()
+            && usize::from(threads) <= THREADS_MAX
+            && slots <= SLOTS_MAX
+            && flags & !FLAG_LOG == 0;
         fits.then_some(Self {
             threads,
             slots,
+            has_log: flags & FLAG_LOG != 0,
             sealed: reader.rest(),
         })
     }
@@ -81,6 +92,9 @@ pub struct Incarnation<'a> {
     sessions: Sessions,
     clients: Clients,
     epochs: Epochs,
+    has_log: bool,
+    /// With a write-ahead log, until it is live.
+    replay: Option<Replay>,
 }
 
 /// What an incarnation continues.
@@ -93,17 +107,17 @@ struct Origin {
     root: Node,
     sessions: EndedSessions,
     clients: Clients,
+    tags: Vec<Mac>,
+    /// The latest incarnation, which may have made the sealed state, and so its tags.
+    latest: IncarnationId,
+    latest_sealed_it: bool,
 }
 
 impl Origin {
-    fn find(
-        monitor: &Monitor,
-        register: &mut dyn TrustedRegister,
-        id: &IncarnationId,
-        sealed: &[u8],
-    ) -> Result<Self, NotStarted> {
+    /// What a sealed state is the origin of, where the register holds `committed`.
+    fn find(monitor: &Monitor, committed: &Commitment, state: Option<SealedState>) -> Result<Self, NotStarted> {
         let identity = monitor.identity();
-        let Some(state) = accept(sealed, id, identity, register)? else {
+        let Some(state) = state else {
             return Ok(Self {
                 instance: identity.first_instance,
                 overrides: Overrides::default(),
@@ -113,6 +127,9 @@ impl Origin {
                 root: Node::default(),
                 sessions: EndedSessions::default(),
                 clients: Clients::first(monitor.state.first_admin()?),
+                tags: Vec::new(),
+                latest: committed.incarnation,
+                latest_sealed_it: false,
             });
         };
         let (last_certificate, history) = state.certify(identity)?;
@@ -125,7 +142,24 @@ impl Origin {
             root: state.root,
             sessions: state.sessions,
             clients: state.clients,
+            tags: state.tags,
+            latest: committed.incarnation,
+            latest_sealed_it: committed.incarnation == state.incarnation,
         })
+    }
+
+    /// What a thread's write-ahead log goes on from.
+    fn log_config(&self, thread: ThreadId, threads: ThreadId, key: &Secret, run: &Run) -> LogConfig {
+        let of_as_many = self.tags.len() == usize::from(threads);
+        let tag = self.tags.get(usize::from(thread)).copied().filter(|_| of_as_many);
+        let has_mark = tag.is_some() && self.latest_sealed_it;
+        LogConfig {
+            key: key.clone(),
+            threads,
+            incarnation: run.incarnation,
+            tag,
+            latest: (!has_mark).then_some(self.latest),
+        }
     }
 }
 
@@ -138,7 +172,15 @@ impl<'a> Incarnation<'a> {
         events: &SyncSender<Event>,
     ) -> Result<(Self, Reply), NotStarted> {
         let incarnation: IncarnationId = random()?;
-        let origin = Origin::find(monitor, register, &incarnation, start.sealed)?;
+        let (committed, state) = accept(start.sealed, monitor.identity(), register)?;
+        let origin = Origin::find(monitor, &committed, state)?;
+        let begun = Commitment {
+            sealed: sealed_hash(start.sealed),
+            incarnation,
+        };
+        if !start.has_log {
+            register.commit(&committed, &begun)?;
+        }
         let run = Run {
             instance: origin.instance,
             incarnation,
@@ -160,13 +202,16 @@ impl<'a> Incarnation<'a> {
                 queue_bytes: QUEUE_BYTES,
             };
             let carried = if first { origin.carried.clone() } else { Sum::default() };
-            let verifier = Verifier::new(config, StandardCrypto::new(**secret), carried, Arc::clone(&clocks))
+            let mut verifier = Verifier::new(config, StandardCrypto::new(**secret), carried, Arc::clone(&clocks))
                 .ok_or_else(|| {
                     NotStarted::Refused(
                         ViolationCode::BadHostMessage,
                         "the cache needs at least one slot".to_owned(),
                     )
                 })?;
+            if start.has_log {
+                verifier.keep_log(origin.log_config(thread, start.threads, &monitor.identity().log_key, &run));
+            }
             let own_changes = Arc::new(SessionChanges::default());
             changes.push(Arc::clone(&own_changes));
             seats.push(Seat {
@@ -180,8 +225,7 @@ impl<'a> Incarnation<'a> {
         }
 
         failpoint!("monitor.in_start");
-        let committed = register.read()?;
-        let epochs = Epochs::new(run, origin.overrides, start.threads, origin.history, committed)?;
+        let epochs = Epochs::new(run, origin.overrides, start.threads, origin.history, begun)?;
         let incarnation = Self {
             monitor,
             register,
@@ -193,6 +237,8 @@ impl<'a> Incarnation<'a> {
             sessions: Sessions::new(incarnation, origin.sessions),
             clients: origin.clients,
             epochs,
+            has_log: start.has_log,
+            replay: start.has_log.then(|| Replay::new(committed, begun, start.threads)),
         };
         let started = incarnation.started(origin.last_certificate.as_ref());
         monitor.seats.offer(seats);
@@ -219,6 +265,9 @@ impl<'a> Incarnation<'a> {
 
     /// What a message of the host brings about.
     pub fn answer(&mut self, message: u8, body: &[u8]) -> Result<Option<Reply>, Fault> {
+        if self.replay.is_some() {
+            return self.answer_before_live(message, body);
+        }
         let mut reader = Reader::new(body);
         match message {
             kind::HELLO => {
@@ -250,8 +299,38 @@ impl<'a> Incarnation<'a> {
         }
     }
 
+    fn answer_before_live(&mut self, message: u8, body: &[u8]) -> Result<Option<Reply>, Fault> {
+        let bad_host_message = self.bad_host_message();
+        let epoch = self.epochs.covering_epoch();
+        match (message, &mut self.replay) {
+            (kind::TICKET, Some(replay)) => {
+                let taken = replay.take_ticket(body, &self.monitor.identity().sealing_key);
+                taken.map(|()| None).map_err(|_| bad_host_message)
+            }
+            (kind::LIVE, replay) if body.is_empty() => {
+                let ended = replay.take_if(|replay| replay.has_ended()).ok_or(bad_host_message)?;
+                ended.go_live(self.register, &mut self.sessions, epoch)?;
+                Ok(Some((kind::IS_LIVE, Vec::new())))
+            }
+            _ => Err(bad_host_message),
+        }
+    }
+
+    /// A thread has ended its replay.
+    pub fn replayed(&mut self, thread: ThreadId, replayed: ReplayedSessions) -> Result<(), Fault> {
+        let bad_host_message = self.bad_host_message();
+        self.replay
+            .as_mut()
+            .ok_or(bad_host_message)?
+            .thread_ended(thread, replayed);
+        Ok(())
+    }
+
     /// A thread has handed an epoch over: when it was the last one, the sealed state.
     pub fn handed_over(&mut self, snapshot: Snapshot<Sum>) -> Result<Option<Reply>, Fault> {
+        if self.replay.is_some() {
+            return Err(self.bad_host_message());
+        }
         let identity = self.monitor.identity();
         let sealed = self
             .epochs
@@ -277,12 +356,13 @@ impl<'a> Incarnation<'a> {
 
     fn hello(&mut self, token: u32, hello: &[u8]) -> Result<Reply, Error> {
         Ok(match self.welcome(hello)? {
-            Ok(server_hello) => (kind::HELLO_OK, [&token.to_le_bytes(), server_hello.as_slice()].concat()),
+            Ok((message, answer)) => (message, [&token.to_le_bytes(), answer.as_slice()].concat()),
             Err(refusal) => refused(token, refusal),
         })
     }
 
-    fn welcome(&mut self, hello: &[u8]) -> Result<Result<Vec<u8>, Refusal>, Error> {
+    /// Open a session: the type of the answer, and what follows the token.
+    fn welcome(&mut self, hello: &[u8]) -> Result<Result<Reply, Refusal>, Error> {
         let identity = self.monitor.identity();
         let opened = ClientHello::verify(hello, &identity.public_key()).and_then(|hello| {
             let role = self.role_of(&hello)?;
@@ -312,8 +392,19 @@ impl<'a> Incarnation<'a> {
         };
         let (server_hello, secrets) = exchange.answer(&hello, identity, &welcome);
         failpoint!("monitor.in_handshake");
-        self.open_session(session, role, hello.client_key.copied(), &secrets);
-        Ok(Ok(server_hello))
+        let ending = EndedSession {
+            incarnation: self.run.incarnation,
+            former_key: secrets.former_key(),
+            last_sequences: vec![0; self.changes.len()],
+        };
+        let answer = if self.has_log {
+            let ticket = ticket::seal(session, &ending, &identity.sealing_key)?;
+            (kind::HELLO_OK_WITH_TICKET, [ticket, server_hello].concat())
+        } else {
+            (kind::HELLO_OK, server_hello)
+        };
+        self.open_session(session, role, hello.client_key.copied(), ending, &secrets);
+        Ok(Ok(answer))
     }
 
     fn role_of(&self, hello: &ClientHello<'_>) -> Result<Role, Refusal> {
@@ -324,13 +415,16 @@ impl<'a> Incarnation<'a> {
         }
     }
 
-    fn open_session(&mut self, session: u64, role: Role, client_key: Option<[u8; 32]>, secrets: &SessionSecrets) {
+    fn open_session(
+        &mut self,
+        session: u64,
+        role: Role,
+        client_key: Option<[u8; 32]>,
+        ending: EndedSession,
+        secrets: &SessionSecrets,
+    ) {
         self.sessions.open(LiveSession {
-            ending: EndedSession {
-                incarnation: self.run.incarnation,
-                former_key: secrets.former_key(),
-                last_sequences: vec![0; self.changes.len()],
-            },
+            ending,
             client_key,
             role: Some(role),
             admin_key: secrets.admin_key(),

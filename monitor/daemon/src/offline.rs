@@ -107,6 +107,7 @@ pub fn override_rollback(
         to_hex(&signed.admin_key)
     ));
     state.instance = signed.new_instance();
+    state.tags.clear(); // nothing that ran on the branch that is given up is replayed on this one
     state.overrides.push(signed).map_err(|_| {
         Error::Refused("this store has been overridden as often as it can be: copy its data to a new one")
     })?;

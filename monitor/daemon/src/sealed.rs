@@ -4,13 +4,11 @@
 //! may make the next. So there is one line of sealed states, and the host can neither change one, nor offer an older one, nor come back to
 //! a branch after an incarnation has begun on another.
 //!
-//! Layout: `nonce: b[24]`, then XChaCha20-Poly1305 of the fields in the order of [`SealedState`]. The nonce is random: an epoch can be
-//! sealed again after a crash with other content, so it must not be derived from the epoch.
+//! Layout: an [envelope](crate::envelope) of the fields, in the order of [`SealedState`].
 
-use chacha20poly1305::aead::{Aead as _, Payload};
-use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 use zetakv_verifier::codec::{Malformed, Reader};
+use zetakv_verifier::crypto::Mac;
 use zetakv_verifier::standard_crypto::Sum;
 use zetakv_verifier::value::{Hash, Node, Value};
 use zetakv_verifier::violation::ViolationCode;
@@ -18,16 +16,16 @@ use zetakv_verifier::violation::ViolationCode;
 use crate::certificate::{Certificate, History, Range};
 use crate::clients::Clients;
 use crate::domain::Domain;
+use crate::envelope::{self, Purpose};
 use crate::error::Error;
-use crate::identity::{Identity, IncarnationId, InstanceId, Run, Secret, random};
+use crate::identity::{Identity, IncarnationId, InstanceId, Run, Secret};
 use crate::overrides::{Override, Overrides};
 use crate::register::{Commitment, TrustedRegister};
 use crate::sessions::EndedSessions;
 
-const ASSOCIATED_DATA: &[u8] = b"zetakv/1 sealed state";
-const NONCE_BYTES: usize = 24;
-/// Bytes of all fields but sessions and clients at the most: 32 peaks (one for each bit of the epoch) and the root's value are most of it.
-const FIXED_BYTES_MAX: usize = 2048;
+/// Bytes of all fields but sessions and clients at the most: 32 peaks (one for each bit of the epoch), the root's value and 64 tags are most
+/// of it.
+const FIXED_BYTES_MAX: usize = 2048 + 1024;
 
 /// What is sealed for an epoch.
 pub struct SealedState {
@@ -49,6 +47,8 @@ pub struct SealedState {
     pub sessions: EndedSessions,
     /// Authorized clients.
     pub clients: Clients,
+    /// For each thread the tag of its write-ahead log at the end of the epoch; none without such logs, and after an override.
+    pub tags: Vec<Mac>,
 }
 
 /// The hash of a sealed state.
@@ -85,30 +85,12 @@ impl SealedState {
 
     /// Encrypt for the monitor itself.
     pub fn seal(&self, key: &Secret) -> Result<Vec<u8>, Error> {
-        let nonce: [u8; NONCE_BYTES] = random()?;
-        let plain = self.encode();
-        let payload = Payload {
-            msg: &plain,
-            aad: ASSOCIATED_DATA,
-        };
-        let encrypted = XChaCha20Poly1305::new((&**key).into())
-            .encrypt(&XNonce::from(nonce), payload)
-            .expect("a sealed state is far below the cipher's limit of 256 GiB");
-        Ok([nonce.as_slice(), &encrypted].concat())
+        envelope::seal(key, Purpose::State, &self.encode())
     }
 
     /// Decrypt what this monitor sealed; anything else is malformed.
     pub fn open(sealed: &[u8], key: &Secret) -> Result<Self, Malformed> {
-        let (nonce, encrypted) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(Malformed)?;
-        let payload = Payload {
-            msg: encrypted,
-            aad: ASSOCIATED_DATA,
-        };
-        let plain = XChaCha20Poly1305::new((&**key).into())
-            .decrypt(&XNonce::from(*nonce), payload)
-            .map(Zeroizing::new)
-            .map_err(|_| Malformed)?;
-        Self::decode(&plain)
+        Self::decode(&*envelope::open(key, Purpose::State, sealed)?)
     }
 
     /// Decrypt what this monitor sealed for its store.
@@ -137,6 +119,8 @@ impl SealedState {
         self.sessions.encode(out);
         self.clients.encode(out);
         self.overrides.encode(out);
+        out.extend_from_slice(&(self.tags.len() as u16).to_le_bytes()); // one per thread
+        out.extend_from_slice(self.tags.as_flattened());
         plain
     }
 
@@ -172,6 +156,10 @@ impl SealedState {
             sessions: EndedSessions::decode(&mut reader)?,
             clients: Clients::decode(&mut reader)?,
             overrides: Overrides::decode(&mut reader)?,
+            tags: {
+                let count = reader.u16()?;
+                (0..count).map(|_| reader.array().copied()).collect::<Result<_, _>>()?
+            },
         };
         reader.end()?;
         Ok(state)
@@ -224,30 +212,25 @@ impl Standing {
 
 /// Accept the sealed state that a host offers at start, if it is the latest: `None` is the empty one of an instance without any yet.
 ///
-/// Any but one that is behind is. Then the register moves on to the new incarnation, before that answers anybody.
+/// Any but one that is behind is. Also returns what the register holds: it must move on to the new incarnation before that answers anybody.
 pub fn accept(
     offered: &[u8],
-    incarnation: &IncarnationId,
     identity: &Identity,
-    register: &mut dyn TrustedRegister,
-) -> Result<Option<SealedState>, NotStarted> {
+    register: &dyn TrustedRegister,
+) -> Result<(Commitment, Option<SealedState>), NotStarted> {
     let committed = register.read().map_err(|error| match error {
         Error::RegisterPutBack => NotStarted::Refused(ViolationCode::Rollback, error.to_string()),
         error => error.into(),
     })?;
-    let start = Commitment {
-        sealed: sealed_hash(offered),
-        incarnation: *incarnation,
-    };
+    let hash = sealed_hash(offered);
     if offered.is_empty() {
-        if committed.sealed != start.sealed {
+        if committed.sealed != hash {
             return Err(NotStarted::Refused(
                 ViolationCode::Rollback,
                 "the store is empty, but this monitor has certified epochs of it: it was lost, or replaced".to_owned(),
             ));
         }
-        register.commit(&committed, &start)?;
-        return Ok(None);
+        return Ok((committed, None));
     }
     let state = SealedState::open_own(offered, identity)
         .map_err(|Malformed| {
@@ -257,7 +240,7 @@ pub fn accept(
                     .to_owned(),
             )
         })?;
-    if Standing::of(&state, &start.sealed, &committed) == Standing::Behind {
+    if Standing::of(&state, &hash, &committed) == Standing::Behind {
         return Err(NotStarted::Refused(
             ViolationCode::Rollback,
             format!(
@@ -266,8 +249,7 @@ pub fn accept(
             ),
         ));
     }
-    register.commit(&committed, &start)?;
-    Ok(Some(state))
+    Ok((committed, Some(state)))
 }
 
 #[cfg(test)]
@@ -279,6 +261,22 @@ mod tests {
     use ed25519_dalek::SigningKey;
 
     const INCARNATION: IncarnationId = [2; 16];
+
+    /// Accept a sealed state, and begin this incarnation.
+    fn accept(
+        offered: &[u8],
+        incarnation: &IncarnationId,
+        identity: &Identity,
+        register: &mut dyn TrustedRegister,
+    ) -> Result<Option<SealedState>, NotStarted> {
+        let (committed, state) = super::accept(offered, identity, register)?;
+        let begun = Commitment {
+            sealed: sealed_hash(offered),
+            incarnation: *incarnation,
+        };
+        register.commit(&committed, &begun)?;
+        Ok(state)
+    }
 
     fn identity() -> Identity {
         Identity::derive(&Secret::new([1; 32]))
@@ -299,6 +297,7 @@ mod tests {
             root: Node::default(),
             sessions: EndedSessions::default(),
             clients: clients(),
+            tags: vec![[6; 16]; 2],
         }
     }
 

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use zetakv_verifier::ReplayedSessions;
 use zetakv_verifier::codec::{Malformed, Reader};
 use zetakv_verifier::crypto::{Crypto, MacKey};
 use zetakv_verifier::machine::Role;
 use zetakv_verifier::request::{MacDomain, Rejection};
 
 use crate::clients::UnverifiedAdminRequest;
-use crate::handshake::{FormerAnswer, FormerClaim};
+use crate::handshake::{FormerAnswer, FormerClaim, FormerSequences};
 use crate::identity::{IncarnationId, PublicKey, Secret};
 
 /// Live sessions at the most: bounds the memory of the monitor.
@@ -119,6 +120,8 @@ pub struct Sessions {
     incarnation: IncarnationId,
     live: BTreeMap<u64, LiveSession>,
     ended: EndedSessions,
+    /// What clients are told of the sessions that were replayed: the same as long as the incarnation lasts.
+    replayed: BTreeMap<u64, FormerSequences>,
 }
 
 impl Sessions {
@@ -128,6 +131,41 @@ impl Sessions {
             incarnation,
             live: BTreeMap::new(),
             ended,
+            replayed: BTreeMap::new(),
+        }
+    }
+
+    /// Learn of sessions that the sealed state does not know yet, because they were opened later. Of the others it knows better, or has
+    /// forgotten what took effect.
+    pub fn learn(&mut self, mut opened: BTreeMap<u64, EndedSession>) {
+        let opened_later = opened.split_off(&self.ended.next_session);
+        if let Some((last, _)) = opened_later.last_key_value() {
+            self.ended.next_session = last.saturating_add(1);
+        }
+        self.ended.sessions.extend(opened_later);
+        self.ended.forget_oldest(ENDED_MAX);
+    }
+
+    /// Note what a thread replayed, in this epoch. Numbers are given again if a host drops a log and all tickets: so a session counts only
+    /// with its incarnation.
+    pub fn note_replayed(&mut self, thread: usize, replayed: &ReplayedSessions, epoch: u32) {
+        for (number, last) in replayed {
+            self.ended.next_session = self.ended.next_session.max(number.saturating_add(1));
+            let Some(session) = self.ended.sessions.get(number) else {
+                continue;
+            };
+            if session.incarnation != last.incarnation {
+                self.ended.sessions.remove(number);
+                continue;
+            }
+            let known = self.replayed.entry(*number).or_insert_with(|| FormerSequences {
+                last: session.last_sequences.clone(),
+                replayed: session.last_sequences.clone(),
+                replay_epoch: epoch,
+            });
+            if let Some(sequence) = known.replayed.get_mut(thread) {
+                *sequence = last.sequence;
+            }
         }
     }
 
@@ -160,10 +198,15 @@ impl Sessions {
                 && session.incarnation != self.incarnation
                 && crypto.mac_is(&session.former_key, MacDomain::Former, &[claim.covered], claim.proof)
         };
-        match self.ended.sessions.get(&claim.session).filter(proves) {
-            Some(session) => FormerAnswer::LastSequences(session.last_sequences.clone()),
-            None => FormerAnswer::Unknown,
-        }
+        let Some(session) = self.ended.sessions.get(&claim.session).filter(proves) else {
+            return FormerAnswer::Unknown;
+        };
+        let replayed = self.replayed.get(&claim.session).cloned();
+        FormerAnswer::Known(replayed.unwrap_or_else(|| FormerSequences {
+            last: session.last_sequences.clone(),
+            replayed: session.last_sequences.clone(),
+            replay_epoch: 0,
+        }))
     }
 
     /// Check that an admin request is its session's next; its sequence is then used up.
@@ -244,6 +287,14 @@ mod tests {
         }
     }
 
+    fn known(last: &[u64]) -> FormerAnswer {
+        FormerAnswer::Known(FormerSequences {
+            last: last.to_vec(),
+            replayed: last.to_vec(),
+            replay_epoch: 0,
+        })
+    }
+
     fn crypto() -> StandardCrypto {
         StandardCrypto::new([0; 32])
     }
@@ -272,7 +323,7 @@ mod tests {
         assert_eq!(answer(&sessions, claim(&BEFORE, 1, &[0; 16])), FormerAnswer::Unknown);
         assert_eq!(answer(&sessions, claim(&NOW, 1, &proof())), FormerAnswer::Unknown);
         assert_eq!(answer(&sessions, claim(&BEFORE, 2, &proof())), FormerAnswer::Unknown);
-        let told = FormerAnswer::LastSequences(vec![5, 6]);
+        let told = known(&[5, 6]);
         assert_eq!(answer(&sessions, claim(&BEFORE, 1, &proof())), told);
         assert_eq!(answer(&sessions, claim(&BEFORE, 1, &proof())), told, "asked again");
     }
@@ -296,7 +347,7 @@ mod tests {
         before.note_last_sequences(1, &[0, 10]); // thread 0 has forgotten it
         let sessions = Sessions::new(NOW, before.to_ended());
         let answer = sessions.answer_former(&claim(&BEFORE, 1, &proof()), &crypto());
-        assert_eq!(answer, FormerAnswer::LastSequences(vec![4, 10]));
+        assert_eq!(answer, known(&[4, 10]));
     }
 
     #[test]
@@ -329,7 +380,7 @@ mod tests {
         }
         let sessions = Sessions::new(NOW, before.to_ended());
         let answer = sessions.answer_former(&claim(&BEFORE, 1, &proof()), &crypto());
-        assert_eq!(answer, FormerAnswer::LastSequences(vec![0, 0]));
+        assert_eq!(answer, known(&[0, 0]));
         assert_eq!(sessions.ended.sessions.len(), ENDED_MAX);
     }
 

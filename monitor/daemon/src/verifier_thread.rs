@@ -51,6 +51,7 @@ impl Seat {
     fn answer_all(&mut self, stream: &mut Stream, monitor: &Monitor) -> Result<(), Error> {
         let mut log = Vec::new();
         let mut message = MessageBuffer::default();
+        let mut replay_told = false;
         loop {
             let received = read_message(stream, &mut log, LOG_BYTES_MAX);
             self.take_over_session_changes();
@@ -70,6 +71,13 @@ impl Seat {
                     if let Some(snapshot) = self.verifier.take_snapshot() {
                         failpoint!("monitor.before_hand_over");
                         if self.events.send(Event::HandedOver(Box::new(snapshot))).is_err() {
+                            return Ok(());
+                        }
+                    }
+                    if !replay_told && let Some(replayed) = self.verifier.replayed_sessions() {
+                        let event = Event::Replayed(self.thread, replayed.clone());
+                        replay_told = true;
+                        if self.events.send(event).is_err() {
                             return Ok(());
                         }
                     }

@@ -23,6 +23,8 @@ pub mod kind {
     pub const ADMIN: u8 = 0x12;
     pub const DURABLE: u8 = 0x13;
     pub const CLOSE_SESSION: u8 = 0x14;
+    pub const TICKET: u8 = 0x15;
+    pub const LIVE: u8 = 0x16;
     pub const LOG: u8 = 0x20;
     pub const STARTED: u8 = 0x90;
     pub const NOT_STARTED: u8 = 0x91;
@@ -33,6 +35,8 @@ pub mod kind {
     pub const SEALED: u8 = 0x96;
     pub const CERTIFICATE: u8 = 0x97;
     pub const FAILED: u8 = 0x98;
+    pub const HELLO_OK_WITH_TICKET: u8 = 0x99;
+    pub const IS_LIVE: u8 = 0x9a;
     pub const OUTPUTS: u8 = 0xa0;
 }
 

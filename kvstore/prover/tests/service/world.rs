@@ -99,9 +99,9 @@ pub struct World {
     /// Bytes of all frames that were due at once, at the most.
     pub answered_at_once_max: usize,
     /// Entries of all logs, by their kinds.
-    pub entries: [u64; 13],
+    pub entries: [u64; 16],
     /// Outputs of all threads, by their kinds.
-    pub outputs: [u64; 10],
+    pub outputs: [u64; 11],
 }
 
 impl World {
@@ -134,8 +134,8 @@ impl World {
             rejections: 0,
             resumes: 0,
             answered_at_once_max: 0,
-            entries: [0; 13],
-            outputs: [0; 10],
+            entries: [0; 16],
+            outputs: [0; 11],
             rng: rng.fork(),
             shape,
             clocks,
@@ -178,6 +178,7 @@ impl World {
             fresh: durable.epoch == 0,
             slots: shape.slots,
             hot_records_max: shape.hot_records_max,
+            log_incarnation: None,
         };
         let mut prover = Prover::new(config).expect("a prover");
         let (first, end) = prover.hot_range();

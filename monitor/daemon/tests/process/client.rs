@@ -5,6 +5,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zetakv_monitor::identity::random;
+use zetakv_monitor::ticket::TICKET_BYTES;
 use zetakv_monitor::wire::kind;
 use zetakv_verifier::codec::Reader;
 use zetakv_verifier::crypto::Crypto as _;
@@ -35,6 +36,10 @@ pub struct Client {
     pub former_last: Vec<u64>,
     /// Statements.
     pub overrides: Vec<Vec<u8>>,
+    pub former_replayed: Vec<u64>,
+    pub replay_epoch: u32,
+    /// With a write-ahead log.
+    pub ticket: Vec<u8>,
     secret: [u8; 32],
     admin_sequence: u64,
 }
@@ -82,7 +87,12 @@ impl Client {
         if answer == kind::HELLO_REFUSED {
             return Err(u16::from_le_bytes([server_hello[0], server_hello[1]]));
         }
-        assert_eq!(answer, kind::HELLO_OK);
+        let ticket_bytes = match answer {
+            kind::HELLO_OK => 0,
+            kind::HELLO_OK_WITH_TICKET => TICKET_BYTES,
+            other => panic!("a message of type {other:#x}"),
+        };
+        let (ticket, server_hello) = server_hello.split_at(ticket_bytes);
 
         let (covered, signature) = server_hello.split_at(server_hello.len() - 64);
         let signed = [b"zetakv/1 server hello", client_hello.as_slice(), covered].concat();
@@ -94,9 +104,11 @@ impl Client {
         Hkdf::<Sha256>::new(Some(salt.as_bytes()), shared.as_bytes())
             .expand(b"zetakv/1 session", &mut secret)
             .expect("short");
-        let former_count = u16::from_le_bytes([covered[6], covered[7]]);
+        let former_count = usize::from(u16::from_le_bytes([covered[6], covered[7]]));
         let mut lists = Reader::new(&covered[116..]);
-        let former_last = (0..former_count).map(|_| lists.u64().expect("8")).collect();
+        let mut sequences = || (0..former_count).map(|_| lists.u64().expect("8")).collect();
+        let (former_last, former_replayed) = (sequences(), sequences());
+        let replay_epoch = if covered[3] == 1 { lists.u32().expect("4") } else { 0 };
         let overrides = (0..lists.u8().expect("1"))
             .map(|_| {
                 let length = lists.u16().expect("2");
@@ -112,6 +124,9 @@ impl Client {
             epoch: u32::from_le_bytes(covered[48..52].try_into().expect("4")),
             head: covered[52..84].try_into().expect("32"),
             former_last,
+            former_replayed,
+            replay_epoch,
+            ticket: ticket.to_vec(),
             overrides,
             secret,
             admin_sequence: 0,

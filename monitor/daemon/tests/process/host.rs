@@ -66,13 +66,23 @@ impl Control {
     }
 
     pub fn send_start(&mut self, threads: u16, sealed: &[u8]) {
-        let parts: [&[u8]; 3] = [&threads.to_le_bytes(), &16u32.to_le_bytes(), sealed];
+        self.send_start_with(threads, false, sealed);
+    }
+
+    pub fn send_start_with(&mut self, threads: u16, has_log: bool, sealed: &[u8]) {
+        let flags = [u8::from(has_log)];
+        let parts: [&[u8]; 4] = [&threads.to_le_bytes(), &16u32.to_le_bytes(), &flags, sealed];
         self.connection.send(kind::START, &parts);
     }
 
     pub fn start(monitor: &MonitorProcess, threads: u16, sealed: &[u8]) -> (Self, Started) {
+        Self::start_with(monitor, threads, false, sealed)
+    }
+
+    /// With a write-ahead log: not live yet.
+    pub fn start_with(monitor: &MonitorProcess, threads: u16, has_log: bool, sealed: &[u8]) -> (Self, Started) {
         let mut control = Self::open(monitor);
-        control.send_start(threads, sealed);
+        control.send_start_with(threads, has_log, sealed);
         let body = control.connection.expect(kind::STARTED);
         assert_eq!(body[32..64], monitor.fingerprint);
         let started = Started {

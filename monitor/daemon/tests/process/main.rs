@@ -7,3 +7,4 @@ mod host;
 mod monitor_process;
 mod offline;
 mod service;
+mod write_ahead;

@@ -467,7 +467,7 @@ fn tcp_says_where() {
     let mut stream = std::net::TcpStream::connect(address).expect("it listens");
     let mut body = Vec::new();
     zetakv_monitor::wire::write_message(&mut stream, kind::CONTROL, &[&[1, 0]]).expect("it reads");
-    zetakv_monitor::wire::write_message(&mut stream, kind::START, &[&[1, 0, 16, 0, 0, 0]]).expect("it reads");
+    zetakv_monitor::wire::write_message(&mut stream, kind::START, &[&[1, 0, 16, 0, 0, 0, 0]]).expect("it reads");
     let answer = zetakv_monitor::wire::read_message(&mut stream, &mut body, 1000).expect("an answer");
     assert_eq!(answer, Some(kind::STARTED));
 }

@@ -11,6 +11,7 @@ use super::checks_of_runs::RUNS;
 use super::left_out::without;
 use super::symbolic::SymbolicCrypto;
 use super::world::{Log, World, key};
+use super::write_ahead::WRITE_AHEAD;
 use crate::entry::ThreadId;
 use crate::thread::Progress;
 use crate::violation::{Violation, ViolationCode};
@@ -40,7 +41,7 @@ pub struct Scenario {
 }
 
 fn all() -> impl Iterator<Item = &'static Scenario> {
-    [RECORDS, EPOCHS, RUNS].into_iter().flatten()
+    [RECORDS, EPOCHS, RUNS, WRITE_AHEAD].into_iter().flatten()
 }
 
 #[test]
@@ -95,6 +96,7 @@ fn no_other_check_refuses_its_log() {
 fn names_in_the_source() -> Vec<String> {
     let sources = [
         include_str!("../cache.rs"),
+        include_str!("../chain.rs"),
         include_str!("../epochs.rs"),
         include_str!("../thread.rs"),
         include_str!("../thread/requests.rs"),

@@ -11,3 +11,4 @@ mod random_logs;
 mod requests;
 pub(crate) mod symbolic;
 pub(crate) mod world;
+mod write_ahead;

@@ -232,6 +232,7 @@ pub enum Answer {
     Resumed(Resumed),
     HandedOver(u32),
     EpochNotYet,
+    Logged(Mac),
 }
 
 pub struct World<C: Crypto> {
@@ -327,6 +328,7 @@ impl<C: Crypto> World<C> {
                 Output::Resumed(resumed) => Answer::Resumed(self.read_resumed(resumed)),
                 Output::HandedOver(epoch) => Answer::HandedOver(epoch),
                 Output::EpochNotYet => Answer::EpochNotYet,
+                Output::Logged(tag) => Answer::Logged(*tag),
                 Output::Failed(_) => panic!("the process around the thread says so"),
             });
         }
