@@ -90,7 +90,7 @@ impl SealedState {
 
     /// Decrypt what this monitor sealed; anything else is malformed.
     pub fn open(sealed: &[u8], key: &Secret) -> Result<Self, Malformed> {
-        Self::decode(&*envelope::open(key, Purpose::State, sealed)?)
+        Self::decode(&envelope::open(key, Purpose::State, sealed)?)
     }
 
     /// Decrypt what this monitor sealed for its store.

@@ -112,7 +112,7 @@ impl Chain {
     /// Whether a key is in the partitions of this thread. Operations on others are not admitted: threads replay their logs each for itself,
     /// so all operations on a record must be in one log.
     pub fn owns(&self, key: &KeyHash) -> bool {
-        u32::from(key[0]) * u32::from(self.threads) >> 8 == u32::from(self.thread)
+        (u32::from(key[0]) * u32::from(self.threads)) >> 8 == u32::from(self.thread)
     }
 
     pub const fn tag(&self) -> &Mac {
