@@ -66,8 +66,8 @@ def encode_client_hello(
 class ServerHello:
     """A verified server hello.
 
-    `former_last`: per thread of the former session; None if the monitor knows nothing. `former_replayed`: the same, with
-    what took effect again from a write-ahead log, and is certified by `replay_epoch` of this incarnation (0: nothing).
+    `former_last`: per thread of the former session; None if the monitor knows nothing. `former_replayed`: the same,
+    with what took effect again from a write-ahead log, and is certified by `replay_epoch` of this incarnation (0: nothing).
     `overrides`: the statements of all overrides of a rollback, the oldest first.
     """
 
