@@ -67,7 +67,7 @@ class ServerHello:
     """A verified server hello.
 
     `former_last`: per thread of the former session; None if the monitor knows nothing. `former_replayed`: the same,
-    with what took effect again from a write-ahead log, and is certified by `replay_epoch` of this incarnation (0: nothing).
+    with what took effect again from a write-ahead log: certified by `replay_epoch` of this incarnation (0: nothing).
     `overrides`: the statements of all overrides of a rollback, the oldest first.
     """
 
