@@ -15,7 +15,7 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ LINES = 2
 SERVED_SECONDS_MAX = 1.0
 """How long the service runs if the failpoint is not come to; then all of it is killed, with the failpoint still armed
 for the start."""
+DISK_FAILS_SECONDS = 1.5
 RECOVERY_SECONDS_MAX = 40.0
 """From the crash to the first answer. The usual is 1 to 2; a machine that does much else needs more."""
 LEFTOVER_SECONDS_MAX = 5.0
@@ -83,7 +84,8 @@ class Run:
             await self._start()
             async with self._connect() as self._connections:
                 for _ in range(times):
-                    await self._round()
+                    plan = self._plan()
+                    await self._round(plan, self._crash_and_recover(plan))
                     self._on_crash()
                 await self._stop_cleanly()
         finally:
@@ -92,8 +94,21 @@ class Run:
             self.summary.hits = self._failpoints.hits
         return self.summary
 
-    async def _round(self) -> None:
-        plan = self._plan()
+    async def fail_disk(self, plans: Sequence[Plan]) -> Summary:
+        """Let writes fail for a while, one plan after the other. Raises as `crash` does."""
+        try:
+            await self._start()
+            async with self._connect() as self._connections:
+                for plan in plans:
+                    await self._round(plan, self._fail_and_mend_disk(plan))
+                await self._stop_cleanly()
+        finally:
+            await asyncio.to_thread(self._server.close)
+            self.summary.fates = self._history.fates
+        return self.summary
+
+    async def _round(self, plan: Plan, disaster: Coroutine[None, None, None]) -> None:
+        """Clients run until the disaster is over; then their history is checked."""
         self._failpoints.arm(plan)
         over = asyncio.Event()
         try:
@@ -102,7 +117,7 @@ class Run:
                     for _ in range(LINES):
                         chance = random.Random(self._chance.randbytes(8))
                         clients.create_task(Client(kv, self._history, chance).run(over))
-                await self._crash_and_recover(plan)
+                await disaster
                 over.set()
             self._history.check(await self._values())
         except Exception as error:
@@ -135,7 +150,18 @@ class Run:
             await self._answers_again(plan)
         self.summary.recovery_seconds.append(time.monotonic() - crashed)
 
-    async def _answers_again(self, plan: Plan) -> None:
+    async def _fail_and_mend_disk(self, plan: Plan) -> None:
+        await asyncio.sleep(DISK_FAILS_SECONDS)
+        if plan.point.startswith("checkpointer."):  # else the monitor has ended, and with it the service
+            status = (await asyncio.to_thread(self._server.status)).json()
+            assert status["state"] == "degraded", status
+        self._failpoints.disarm()
+        mended = time.monotonic()
+        async with asyncio.timeout(RECOVERY_SECONDS_MAX):
+            await self._answers_again(None)
+        self.summary.recovery_seconds.append(time.monotonic() - mended)
+
+    async def _answers_again(self, plan: Plan | None) -> None:
         answered = asyncio.create_task(self._values())
         while not answered.done():
             if self._has_ended():
@@ -145,7 +171,7 @@ class Run:
                     await self._start()
                 except ProcessEndedError:
                     # The plan may have been for a step of the start.
-                    if fired_before or not self._failpoints.fired:
+                    if plan is None or fired_before or not self._failpoints.fired:
                         raise
                     self.summary.crashes[plan.point] += 1
             await asyncio.wait([answered], timeout=_POLL_SECONDS)
