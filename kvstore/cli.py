@@ -254,12 +254,18 @@ def head(
         str | None, typer.Option(help="With --compare: the second head, in place of a server's. Needs --monitor.")
     ] = None,
     evidence: Annotated[Path | None, typer.Option(help="Where to write the proof if they contradict.")] = None,
+    accept_override: Annotated[
+        str | None,
+        typer.Option(help="From now on go on with this instance, which an operator's override of a rollback began."),
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for certificates.", min=0)] = 60.0,
     server: ServerOption = SERVER_DEFAULT,
     monitor: MonitorOption = None,
     key_file: KeyOption = None,
 ) -> None:
     """Print the last certificate in a short form that other clients can compare with theirs, or compare with theirs.
+
+    Also tells what overrides of a rollback there were, as the monitor says.
 
     Exits with 3 if two heads contradict each other: the store was rolled back or forked.
     """
@@ -269,7 +275,8 @@ def head(
         if against is not None and compare is not None and monitor is not None:
             cli_head.compare_offline(monitor, against, compare)
         else:
-            asyncio.run(cli_head.head(Target(server, monitor, key_file), compare, timeout))
+            target = Target(server, monitor, key_file, accept_override=accept_override)
+            asyncio.run(cli_head.head(target, compare, timeout))
 
 
 @clients.command("add")

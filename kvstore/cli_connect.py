@@ -45,12 +45,18 @@ class Target:
     monitor: str | None
     key: Path | None
     unverified: bool = False
+    accept_override: str | None = None
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[KV]:
         state = None if self.unverified else state_directory()
         async with connect(
-            self.server, monitor=self.monitor, key=self.key, state=state, unverified=self.unverified
+            self.server,
+            monitor=self.monitor,
+            key=self.key,
+            state=state,
+            unverified=self.unverified,
+            accept_override=self.accept_override,
         ) as kv:
             yield kv
 

@@ -38,6 +38,8 @@ def text_of(argument: str) -> str:
 async def head(target: Target, compare: str | None, timeout_seconds: float) -> None:
     """Print the head, or compare it with another one. Raises KVStoreError, ValueError."""
     async with target.connected() as kv:
+        for override in kv.overrides:
+            say(f"note: {override.describe()}")
         if compare is not None:
             say(_VERDICTS[await kv.compare(text_of(compare), timeout_seconds)])
             return

@@ -42,6 +42,7 @@ from kvstore_client._heads import Head, Relation, compare_heads
 from kvstore_client._keys import ClientKey
 from kvstore_client._local import LocalServer, find_local
 from kvstore_client._messages import AuthorizedClient, Role
+from kvstore_client._overrides import Override
 from kvstore_client._receipts import Answer, Attempt, Number, Value, Written
 from kvstore_client._sync import SyncAuthorizedClients, SyncKV, connect_sync
 from kvstore_client._violations import VIOLATION_NAMES, Violation
@@ -72,6 +73,7 @@ __all__ = [
     "OperationError",
     "OutcomeError",
     "OutcomeUnknownError",
+    "Override",
     "ProtocolError",
     "ProvisionalLostError",
     "ReceiptError",

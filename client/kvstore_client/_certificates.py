@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from kvstore_client._codec import U64, Reader
 from kvstore_client._crypto import SIGNATURE_BYTES, ZERO_HASH, domain_hash, signed_by
-from kvstore_client._errors import CertificateError, ForkError, ProtocolError, RollbackError
+from kvstore_client._errors import CertificateError, ForkError, IntegrityError, ProtocolError, RollbackError
+from kvstore_client._overrides import Override, instance_at
 
 CERTIFICATE_BYTES = 168
 RECENT_MAX = 1024
@@ -149,52 +150,153 @@ def _evidence(statement: Certificate | Claim) -> dict[str, bytes]:
 
 
 class Chain:
-    """The certificates of one instance, as far as this client has followed them.
+    """The certificates of one store, as far as this client has followed them.
 
     It starts where the client first met the monitor (`Chain.since`), or from a remembered certificate
     (`Chain.after`). The range root is checked where the range is known: from epoch 1, or from the state file.
+    An override ends one instance and begins the next. The certificate of its epoch need not be to be had: its hash is
+    in the override, so the chain passes that epoch without it (`gaps`).
     """
 
-    def __init__(self, identity: bytes, instance: bytes, epoch: int, mountains: MountainRange | None) -> None:
+    def __init__(
+        self,
+        identity: bytes,
+        instance: bytes,
+        epoch: int,
+        mountains: MountainRange | None,
+        overrides: tuple[Override, ...] = (),
+    ) -> None:
         self.identity = identity
         self.instance = instance
         self.epoch = epoch
+        self.hash = ZERO_HASH if epoch == 0 else None
+        """Of the certificate of `epoch`, where it is known."""
         self.last: Certificate | None = None
         self.mountains = mountains
+        self.overrides = overrides
+        self.accepted = False
+        """Whether it was begun anew, because the user accepted an override that contradicts what was remembered."""
+        self.gaps: list[int] = []
+        """Epochs that were passed without their certificate: whose incarnation certified them is not known."""
         self._claims: dict[int, Claim] = {}
         self._recent: dict[int, Certificate] = {}
         self._run_starts: list[int] = []
         self._run_incarnations: list[bytes] = []
 
     @classmethod
-    def since(cls, identity: bytes, head: Claim) -> Chain:
+    def since(cls, identity: bytes, head: Claim, overrides: tuple[Override, ...] = ()) -> Chain:
         """A chain that begins with the certificate that a hello names as the head (or empty, at epoch 0)."""
         before = max(head.epoch - 1, 0)
-        chain = cls(identity, head.instance, before, MountainRange() if before == 0 else None)
+        chain = cls(identity, head.instance, before, MountainRange() if before == 0 else None, overrides)
+        chain._pass_gap()
         chain.claim(head, head.epoch)
         return chain
 
     @classmethod
-    def after(cls, identity: bytes, certificate: Certificate, mountains: MountainRange | None) -> Chain:
+    def after(
+        cls,
+        identity: bytes,
+        certificate: Certificate,
+        mountains: MountainRange | None,
+        overrides: tuple[Override, ...] = (),
+    ) -> Chain:
         """A chain that goes on after a remembered certificate. `mountains`: the range up to and including it."""
-        chain = cls(identity, certificate.instance, certificate.epoch - 1, None)
+        chain = cls(identity, certificate.instance, certificate.epoch - 1, None, overrides)
         chain._accept(certificate)
         chain.mountains = mountains
         return chain
+
+    def go_over(self, head: Claim, overrides: tuple[Override, ...], known_epoch: int) -> tuple[Override, ...]:
+        """Take what a hello says of overrides. Returns the new ones; the chain goes on over them if it lost nothing.
+
+        Raises RollbackError if a certificate that this client has seen is given up by one, ForkError if they do not
+        start from this chain.
+        """
+        shared = 0
+        while shared < min(len(self.overrides), len(overrides)) and self.overrides[shared] == overrides[shared]:
+            shared += 1
+        new, ours = overrides[shared:], self.overrides[shared:]
+        if not new and not ours and head.instance == self.instance:
+            return ()
+        first = new[0] if new else None
+        if first is None or first.old_instance != (ours[0].old_instance if ours else self.instance):
+            raise self._stranger(head)
+        common_epoch = min(override.epoch for override in (first, *ours))
+        if known_epoch > common_epoch or self.hash_of(first.epoch) not in (None, first.head):
+            raise RollbackError(
+                f"epoch {known_epoch} was certified to this client, but {first.describe()}. To go on without what was "
+                f"lost, accept the override {head.instance.hex()}",
+                self._evidence(head, known_epoch) | {"override": first.statement},
+            )
+        self.overrides, self.instance = overrides, head.instance
+        self._pass_gap()
+        return new
+
+    def instance_at(self, epoch: int) -> bytes:
+        """The instance that certified, or will certify, an epoch."""
+        return instance_at(self.overrides, self.instance, epoch)
+
+    def gap_after(self, epoch: int) -> int | None:
+        """The first epoch after `epoch` whose certificate may not be to be had."""
+        return next((override.epoch for override in self.overrides if override.epoch > epoch), None)
+
+    def gap_before(self, epoch: int) -> int | None:
+        """The last epoch before `epoch` whose certificate may not be to be had."""
+        return next((override.epoch for override in reversed(self.overrides) if override.epoch < epoch), None)
+
+    def hash_of(self, epoch: int) -> bytes | None:
+        """The hash of the certificate of an epoch, where it is known."""
+        known = self._recent.get(epoch)
+        if known is not None:
+            return known.hash
+        return next((override.head for override in self.overrides if override.epoch == epoch <= self.epoch), None)
+
+    def _pass_gap(self) -> None:
+        """Where an override says what the next certificate is, no certificate is needed."""
+        for override in self.overrides:
+            if override.epoch != self.epoch + 1:
+                continue
+            self._claims.pop(override.epoch, None)
+            if self.mountains is not None:
+                self.mountains.append(override.head)
+            self.epoch, self.hash = override.epoch, override.head
+            self.gaps.append(override.epoch)
+
+    def _stranger(self, claim: Claim) -> IntegrityError:
+        """The error that a signed statement about another instance is."""
+        for override in self.overrides:
+            if claim.instance == override.old_instance and claim.epoch >= override.epoch:
+                return RollbackError(
+                    f"epoch {claim.epoch} was certified, but {override.describe()}",
+                    self._evidence(claim) | {"override": override.statement},
+                )
+        return ForkError(
+            f"the monitor serves another store (instance {claim.instance.hex()}) than the one that this client "
+            f"knows (instance {self.instance.hex()})",
+            self._evidence(claim),
+        )
 
     @property
     def known_epoch(self) -> int:
         """The last epoch that the monitor is known to have certified."""
         return max(self.epoch, *self._claims) if self._claims else self.epoch
 
+    def meet(self, theirs: Certificate, ours: Certificate | None = None) -> None:
+        """Check that the chain holds a certificate that somebody else was shown. Raises ForkError, RollbackError.
+
+        `ours`: the chain's certificate of that epoch, if it was fetched; else its hash must be known.
+        """
+        ours = ours or self._recent.get(theirs.epoch)
+        if theirs.hash == (ours.hash if ours is not None else self.hash_of(theirs.epoch)):
+            return
+        if ours is not None and ours.instance == theirs.instance:
+            raise contradiction(ours, theirs)
+        raise self._stranger(Claim.of_certificate(theirs))
+
     @property
     def oldest(self) -> Certificate | None:
         """The first of the certificates that are kept."""
         return next(iter(self._recent.values()), None)
-
-    def certificate_of(self, epoch: int) -> Certificate | None:
-        """The certificate of an epoch, if it is kept: see RECENT_MAX."""
-        return self._recent.get(epoch)
 
     def claim(self, claim: Claim, known_epoch: int) -> None:
         """Take a signed statement about the chain: it must not contradict what is known, now or when it is reached.
@@ -203,11 +305,7 @@ class Chain:
         Raises RollbackError if the chain was longer already by then, ForkError if it is another chain.
         """
         if claim.instance != self.instance:
-            raise ForkError(
-                f"the monitor serves another store (instance {claim.instance.hex()}) than the one that this client "
-                f"knows (instance {self.instance.hex()})",
-                self._evidence(claim),
-            )
+            raise self._stranger(claim)
         if claim.epoch < known_epoch:
             raise RollbackError(
                 f"the server is at epoch {claim.epoch}, but epoch {known_epoch} was certified: the store was rolled "
@@ -233,6 +331,8 @@ class Chain:
         Raises CertificateError if one is not the monitor's, ForkError if one contradicts another signed statement.
         """
         for certificate in verify_run(self.identity, run):
+            if certificate.epoch != self.epoch + 1:
+                continue  # of an override's epoch, which was passed without it
             self._check_instance(certificate)
             self._check_next(certificate)
             self._accept(certificate)
@@ -245,12 +345,17 @@ class Chain:
         if known is not None and unverified.repeats(known):
             return
         certificate = unverified.verify(self.identity)
-        self._check_instance(certificate)
-        if known is not None:
+        if known is not None and known.instance == certificate.instance:
             raise contradiction(known, certificate)
+        self._check_instance(certificate)
 
     def named_before(self, known: Certificate, unverified: UnverifiedCertificate) -> Certificate:
         """The certificate before a known one of the chain. Raises as `extend`."""
+        if unverified.epoch + 1 < known.epoch:
+            # A gap is between: only the signature vouches for it.
+            certificate = unverified.verify(self.identity)
+            self._check_instance(certificate)
+            return certificate
         named = unverified.named_by(known)
         if named is None:
             certificate = unverified.verify(self.identity)
@@ -266,8 +371,8 @@ class Chain:
         return {epoch: certificate.hash for epoch, certificate in self._recent.items()}
 
     def incarnation_of(self, epoch: int) -> bytes | None:
-        """The incarnation that certified `epoch`; None if the chain began later or has not come there."""
-        if epoch > self.epoch:
+        """The incarnation that certified `epoch`; None if it is not known: see `gaps`, or the chain is not there."""
+        if epoch > self.epoch or epoch in self.gaps:
             return None
         run = bisect_right(self._run_starts, epoch) - 1
         return self._run_incarnations[run] if run >= 0 else None
@@ -280,22 +385,21 @@ class Chain:
         return 0
 
     def _check_instance(self, certificate: Certificate) -> None:
-        if certificate.instance != self.instance:
+        if certificate.instance != self.instance_at(certificate.epoch):
             raise CertificateError(
                 f"the certificate of epoch {certificate.epoch} is of another store", {"certificate": certificate.data}
             )
 
     def _check_next(self, certificate: Certificate) -> None:
         evidence = {"certificate": certificate.data}
-        if self.last is not None:
-            if certificate.previous != self.last.hash:
-                raise ForkError(
-                    f"the certificate of epoch {certificate.epoch} follows another one of epoch {self.epoch} than "
-                    f"the one that this client has",
-                    side_by_side(self.last, certificate),
-                )
-        elif certificate.epoch == 1 and certificate.previous != ZERO_HASH:
+        if self.epoch == 0 and certificate.previous != ZERO_HASH:
             raise CertificateError("the certificate of epoch 1 names one before it", evidence)
+        if self.hash is not None and certificate.previous != self.hash:
+            raise ForkError(
+                f"the certificate of epoch {certificate.epoch} follows another one of epoch {self.epoch} than the one "
+                f"that this client knows",
+                side_by_side(self.last, certificate),
+            )
         if self.mountains is not None and certificate.range_root != self.mountains.root():
             raise CertificateError(
                 f"the certificate of epoch {certificate.epoch} names a wrong root of the former certificates", evidence
@@ -312,5 +416,6 @@ class Chain:
         self._recent.pop(certificate.epoch - RECENT_MAX, None)
         if self.mountains is not None:
             self.mountains.append(certificate.hash)
-        self.epoch = certificate.epoch
+        self.epoch, self.hash = certificate.epoch, certificate.hash
         self.last = certificate
+        self._pass_gap()

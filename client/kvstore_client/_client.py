@@ -30,9 +30,10 @@ from kvstore_client._frames import FrameType, decode_keys, encode_frame, encode_
 from kvstore_client._heads import Head, Relation, verified_head
 from kvstore_client._keys import ClientKey
 from kvstore_client._link import Link
-from kvstore_client._local import find_local, parse_address, parse_fingerprint, record_path
+from kvstore_client._local import find_local, parse_address, parse_fingerprint, parse_instance, record_path
 from kvstore_client._messages import Role
 from kvstore_client._operations import INTEGER_MAX, INTEGER_MIN, Operation
+from kvstore_client._overrides import Override
 from kvstore_client._receipts import Answer, Attempt, Number, Value, Written
 from kvstore_client._session import Session
 from kvstore_client._state import Memory, StateFile
@@ -54,6 +55,7 @@ async def connect(
     certificate_timeout: float = 60.0,
     tls: ssl.SSLContext | None = None,
     unverified: bool = False,
+    accept_override: str | None = None,
 ) -> AsyncIterator[KV]:
     """Connect to a server, and check that it talks for the monitor.
 
@@ -66,6 +68,8 @@ async def connect(
     `certified()` waits.
     `tls`: to encrypt the connection; integrity does not depend on it. `unverified=True`: talk to a server without a
     monitor, and believe everything it says: no protection at all, for comparison only.
+    `accept_override`: the instance (hex) that an operator's override of a rollback began, as the RollbackError names
+    it: go on with it, though certified operations that this client knows of are lost.
 
     Raises TransportError, RefusedError, IntegrityError, StateError, or ValueError for a bad address or fingerprint; and
     at the end of the block StateError or ForkError, if the state could not be kept.
@@ -78,10 +82,15 @@ async def connect(
             state_file = StateFile(state, identity)
             chain = state_file.chain()
     seed = client_key.seed if client_key else None
-    session = Session(identity, seed, chain, secrets.token_bytes, certificate_timeout)
+    accepted = parse_instance(accept_override) if accept_override is not None else None
+    if accepted is None and state_file is not None:
+        accepted = state_file.accepted()
+    session = Session(identity, seed, chain, secrets.token_bytes, certificate_timeout, accepted)
     kv = KV(session, host, port, tls, timeout, state_file)
     try:
         await kv._link.ready()
+        if accepted is not None and state_file is not None and session.chain is not None and session.chain.accepted:
+            await asyncio.to_thread(state_file.accept, accepted)
         yield kv
     finally:
         await kv.close()
@@ -277,6 +286,11 @@ class KV:
     def epoch(self) -> int:
         """The last epoch whose certificate this client has; 0 at first."""
         return self._session.chain.epoch if self._session.chain else 0
+
+    @property
+    def overrides(self) -> tuple[Override, ...]:
+        """The operator's overrides of a rollback in the life of this store, as the monitor says, the oldest first."""
+        return self._session.chain.overrides if self._session.chain else ()
 
     async def status(self) -> dict[str, Any]:
         """The server's own account of itself: not verified."""

@@ -131,7 +131,7 @@ class Comparison:
         self._relation = Relation.SAME
         self._lowest: Certificate | None = None
         self._page: list[UnverifiedCertificate] = []
-        self._page_first = 0
+        self._page_first = self._page_end = 0
         if theirs.epoch > chain.epoch:
             self._relation = Relation.NEWER
             chain.claim(Claim.of_certificate(theirs), 0)
@@ -145,9 +145,8 @@ class Comparison:
         """
         if self._lowest is not None or self._chain.epoch < self._theirs.epoch:
             return None
-        known = self._chain.certificate_of(self._theirs.epoch)
-        if known is not None:
-            self._decide(known)
+        if self._chain.hash_of(self._theirs.epoch) is not None:
+            self._decide(None)
             return None
         self._lowest = self._chain.oldest
         return self.ask()
@@ -157,19 +156,21 @@ class Comparison:
         if self._lowest is None:
             return self.advance()
         self._page.clear()
-        self._page_first = max(self._theirs.epoch, self._lowest.epoch - CERTIFICATES_MAX)
-        return encode_certificates(self._page_first, self._lowest.epoch - self._page_first)
+        self._page_end = self._lowest.epoch
+        while (gap := self._chain.gap_before(self._page_end)) is not None and gap == self._page_end - 1:
+            self._page_end = gap
+        self._page_first = max(self._theirs.epoch, self._page_end - CERTIFICATES_MAX, (gap or 0) + 1)
+        return encode_certificates(self._page_first, self._page_end - self._page_first)
 
     def takes(self, unverified: UnverifiedCertificate) -> bool:
         """Whether it is the next one of those that were asked for; then `take` it."""
-        lowest, wanted = self._lowest, self._page_first + len(self._page)
-        return lowest is not None and unverified.epoch == wanted < lowest.epoch
+        return unverified.epoch == self._page_first + len(self._page) < self._page_end
 
     def take(self, unverified: UnverifiedCertificate) -> bytes | None:
         """As `advance`. Raises CertificateError, ForkError."""
         self._page.append(unverified)
         assert self._lowest is not None
-        if unverified.epoch + 1 < self._lowest.epoch:
+        if unverified.epoch + 1 < self._page_end:
             return None
         for before in reversed(self._page):
             self._lowest = self._chain.named_before(self._lowest, before)
@@ -181,7 +182,7 @@ class Comparison:
     def fail(self, error: KVStoreError) -> None:
         self._settle(None, error)
 
-    def _decide(self, ours: Certificate) -> None:
-        if ours.hash != self._theirs.hash:
-            raise contradiction(ours, self._theirs)
+    def _decide(self, ours: Certificate | None) -> None:
+        """`ours`: of the same epoch; None if the chain has it."""
+        self._chain.meet(self._theirs, ours)
         self._settle(self._relation, None)

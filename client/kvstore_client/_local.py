@@ -15,6 +15,7 @@ from kvstore_client._errors import StateError
 from kvstore_client._files import read_private
 
 FINGERPRINT_DIGITS = 64
+INSTANCE_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,17 @@ def parse_fingerprint(fingerprint: str) -> bytes:
     if len(identity) != 32 or len(fingerprint) != FINGERPRINT_DIGITS:
         raise ValueError(f"a monitor's fingerprint has {FINGERPRINT_DIGITS} hex digits; `zetakv serve` prints it")
     return identity
+
+
+def parse_instance(text: str) -> bytes:
+    """An instance. Raises ValueError."""
+    try:
+        instance = bytes.fromhex(text)
+    except ValueError:
+        instance = b""
+    if len(instance) != INSTANCE_BYTES:
+        raise ValueError(f"an instance has {2 * INSTANCE_BYTES} hex digits, as the error of the override names it")
+    return instance
 
 
 def home() -> Path:

@@ -76,6 +76,11 @@ class Outcomes:
 
 def _loss(outcome: EpochOutcome, chain: Chain) -> OutcomeError:
     """What to say of an outcome whose last epoch its incarnation did not certify."""
+    if any(outcome.epoch_first <= gap <= outcome.epoch for gap in chain.gaps):
+        return OutcomeUnknownError(
+            f"the store was put back to epoch {chain.gaps[-1]} by its operator: whether that holds what this client "
+            f"was answered in it is not known"
+        )
     if chain.last_epoch_of(outcome.incarnation) < outcome.epoch_first:
         return ProvisionalLostError(outcome.epoch)
     return OutcomeUnknownError(

@@ -15,22 +15,25 @@ It draws its random numbers from the function that it is given, and has no clock
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from enum import Enum, auto
 
 from kvstore_client import _recovery
-from kvstore_client._certificates import CERTIFICATES_MAX, Certificate, Chain, UnverifiedCertificate
+from kvstore_client._certificates import CERTIFICATES_MAX, Certificate, Chain, Claim, UnverifiedCertificate
 from kvstore_client._crypto import SessionKeys, ephemeral_public
 from kvstore_client._current import Current
 from kvstore_client._errors import (
     ConnectionLostError,
     ForbiddenError,
+    ForkError,
     IdentityError,
     IntegrityError,
     KVStoreError,
     OutcomeUnknownError,
     ProtocolError,
     RefusedError,
+    RollbackError,
     TransportError,
     ViolationError,
 )
@@ -55,10 +58,13 @@ from kvstore_client._messages import (
 )
 from kvstore_client._operations import GET, Operation
 from kvstore_client._outcomes import Outcomes
+from kvstore_client._overrides import Override, read_overrides
 from kvstore_client._questions import AdminCall, AdminLine, Callback, HostQuestions
 from kvstore_client._receipts import EpochOutcome, Receipt
 from kvstore_client._refusals import error_from_host, rejection_from_host
 from kvstore_client._violations import UnverifiedViolation
+
+logger = logging.getLogger("kvstore_client")
 
 
 class Phase(Enum):
@@ -80,9 +86,11 @@ class Session:
         chain: Chain | None,
         random_bytes: Callable[[int], bytes],
         certificate_timeout_seconds: float,
+        accept_override: bytes | None = None,
     ) -> None:
         self.identity = identity
         self._client_seed = client_seed
+        self._accept_override = accept_override
         self.chain = chain
         self._random_bytes = random_bytes
         self.outcomes = Outcomes(certificate_timeout_seconds)
@@ -336,12 +344,31 @@ class Session:
             raise ProtocolError("the server answers a hello that nobody sent")
         assert self.identity is not None
         hello = UnverifiedServerHello(body).verify(self.identity, self._client_hello)
+        overrides = read_overrides(hello.overrides, hello.head.instance)
         if self.chain is None:
-            self.chain = Chain.since(self.identity, hello.head)
+            self.chain = Chain.since(self.identity, hello.head, overrides)
         else:
-            self.chain.claim(hello.head, self._known_epoch)
+            self.chain = self._continued(self.chain, hello.head, overrides)
         self.phase, self._hello = Phase.CATCHING_UP, hello
         self._catch_up()
+
+    def _continued(self, chain: Chain, head: Claim, overrides: tuple[Override, ...]) -> Chain:
+        """The chain, over what overrides there are; or another one, if the user has accepted to lose this one's end."""
+        try:
+            new = chain.go_over(head, overrides, self._known_epoch)
+        except (ForkError, RollbackError):
+            if not overrides or self._accept_override != head.instance:
+                raise
+            chain, new = Chain.since(chain.identity, head, overrides), overrides[-1:]
+            chain.accepted = True
+            if self._comparison is not None:
+                self._comparison.fail(ConnectionLostError("the store was put back by its operator: compare again"))
+                self._comparison = None
+        else:
+            chain.claim(head, self._known_epoch)
+        for override in new:
+            logger.warning("%s", override.describe())
+        return chain
 
     def _catch_up(self, seen_epoch: int = 0) -> None:
         """Ask for certificates that are missing up to the hello's head, or to one that came early."""
@@ -349,7 +376,8 @@ class Session:
         hello, epoch = self._hello, self.chain.epoch
         self._target = max(self._target, seen_epoch, hello.head.epoch if hello else 0)
         if self._asked_to <= epoch < self._target:
-            self._asked_to = min(self._target, epoch + CERTIFICATES_MAX)
+            gap = self.chain.gap_after(epoch)
+            self._asked_to = min(self._target, epoch + CERTIFICATES_MAX, gap - 1 if gap else self._target)
             self._output.append(encode_certificates(epoch + 1, self._asked_to - epoch))
         if hello is not None and epoch >= hello.head.epoch:
             self._hello = None
@@ -389,7 +417,8 @@ class Session:
         certified = EpochOutcome(former.incarnation, hello.head.epoch, hello.head.epoch, 0.0)
         certified.settle()
         receipt = Receipt(hello.head.epoch << 32, certified)
-        last = self.chain.last_epoch_of(former.incarnation)
+        # It may be the one that certified an epoch whose certificate this client never saw.
+        last = max([self.chain.last_epoch_of(former.incarnation), *self.chain.gaps])
         lost, self.outcomes.answers_lost = self.outcomes.answers_lost, False
         return _recovery.after_restart(former.lanes, hello.former_last, receipt, last, lost)
 

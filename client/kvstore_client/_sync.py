@@ -15,6 +15,7 @@ from kvstore_client._errors import ConnectionLostError
 from kvstore_client._heads import Head, Relation
 from kvstore_client._keys import ClientKey
 from kvstore_client._messages import AuthorizedClient, Role
+from kvstore_client._overrides import Override
 from kvstore_client._receipts import Answer, Attempt, Number, Value, Written
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ def connect_sync(
     certificate_timeout: float = 60.0,
     tls: ssl.SSLContext | None = None,
     unverified: bool = False,
+    accept_override: str | None = None,
 ) -> Iterator[SyncKV]:
     """As `connect`, for `with` instead of `async with`."""
     loop = asyncio.new_event_loop()
@@ -48,6 +50,7 @@ def connect_sync(
         certificate_timeout=certificate_timeout,
         tls=tls,
         unverified=unverified,
+        accept_override=accept_override,
     )
     try:
         kv = _wait(loop, connecting.__aenter__())
@@ -142,6 +145,10 @@ class SyncKV:
 
     def compare(self, head: Head | str, timeout: float | None = None) -> Relation:
         return self._wait(self._kv.compare(head, timeout))
+
+    @property
+    def overrides(self) -> tuple[Override, ...]:
+        return self._kv.overrides
 
     def status(self) -> dict[str, Any]:
         return self._wait(self._kv.status())

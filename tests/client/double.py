@@ -13,6 +13,7 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import reference as ref
 from blake3 import blake3
@@ -61,6 +62,8 @@ class Monitor:
         self.clients: dict[bytes, tuple[int, bytes]] = {}
         self.open = True
         self.sessions_count = 0
+        self.overrides: list[bytes] = []
+        self.gaps: set[int] = set()
         self._sealed = Sealed()
         self._starts = 0
         self._start()
@@ -94,6 +97,26 @@ class Monitor:
         """What was not certified is lost."""
         self.threads = threads or self.threads
         self._start()
+
+    def override(self, epoch: int, reason: str = "the disk is lost", **changes: Any) -> bytes:
+        """The operator goes on from the store of `epoch`, under a new instance. Its certificate is not to be had."""
+        self.certificates = self.certificates[:epoch]
+        self.gaps.add(epoch)
+        self.epoch = epoch + 1
+        fields = {"old_instance": self.instance, "epoch": epoch, "head": self.hashes[-1], **changes}
+        statement = ref.override_statement(
+            seed("operator"),
+            replaced_sealed=seed("sealed"),
+            replaced_incarnation=self.incarnation,
+            time=1_800_000_000,
+            reason=reason,
+            **fields,
+        )
+        self.overrides.append(statement)
+        self.instance = ref.new_instance(statement)
+        self._sealed = Sealed()
+        self.restart()
+        return statement
 
     def hello(self, hello: bytes) -> tuple[int, bytes]:
         """The answering frame."""
@@ -129,7 +152,7 @@ class Monitor:
             head=hashes[-1] if hashes else bytes(32),
             ephemeral=ref.x25519_public(secret),
             former_last=former_last,
-            overrides=[],
+            overrides=self.overrides,
         )
         keys = ref.session_keys(secret, hello[4:36], hello, answer, self.threads)
         generations, lasts = [1] * self.threads, [0] * self.threads
@@ -375,7 +398,8 @@ class Host:
             return [_answer_or_rejected(RESUMED, answer, turn[0], turn[2], 0)]
         if kind == CERTIFICATES:
             first, at_most = struct.unpack("<IH", body)
-            return [(CERTIFICATE, c) for c in monitor.certificates[first - 1 : first - 1 + at_most]]
+            epochs = range(first, min(first + at_most, monitor.epoch))
+            return [(CERTIFICATE, monitor.certificates[e - 1]) for e in epochs if e not in monitor.gaps]
         if kind == ADMIN:
             return [_answer_or_rejected(ADMIN_ANSWER, monitor.admin(body), *_admin_turn(body))]
         if kind == STATUS:
