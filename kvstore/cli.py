@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 from kvstore_client import Answer, ClientKey, Role
 
-from kvstore import __version__, cli_data, cli_head
+from kvstore import __version__, cli_data, cli_head, cli_store
 from kvstore.children import ServiceError
 from kvstore.cli_connect import (
     EXIT_ERROR,
@@ -43,6 +43,7 @@ application = typer.Typer(
 clients = typer.Typer(help="The clients that the monitor admits (needs an admin's key).", no_args_is_help=True)
 demonstrations = typer.Typer(help="Demonstrations.", no_args_is_help=True)
 application.add_typer(clients, name="client")
+cli_store.register(application)
 application.add_typer(demonstrations, name="demo")
 
 

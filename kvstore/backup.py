@@ -1,0 +1,250 @@
+"""Copies of a store: backup while the server runs, restore, and compaction. All on the host's side, untrusted.
+
+A copy is that of one LMDB transaction, so of one durable checkpoint, with its sealed state; pending checkpoints are
+part of it. It never holds a secret of the monitor: without `root.key` nobody can start from it. What a copy garbles,
+the monitor finds. Every result appears under its name only when all of it is on disk.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+
+from kvstore import limits
+from kvstore.checkpointer import check_meta
+from kvstore.children import ServiceError, find_monitor
+from kvstore.data_directory import locked_data_directory
+from kvstore.pending import Pending
+from kvstore.storage import META_KEY, PENDING_TABLES, SEALED_KEY, LmdbWriter, StorageError
+
+MANIFEST: Final = "manifest.json"
+_MANIFEST_FORMAT: Final = "zetakv-backup-1"
+_DATA_FILE: Final = "data.mdb"
+_ROWS_AT_ONCE: Final = 10_000
+_PROGRESS_SECONDS: Final = 0.2
+
+Progress = Callable[[int, int], None]
+"""Told of bytes (or rows) done, and of all."""
+
+
+class BackupError(Exception):
+    """A copy cannot be made or used. The text says why, and what to do."""
+
+
+def backup(data: Path, target: Path, progress: Progress) -> dict[str, Any]:
+    """Copy the store of a data directory, whose server may run. Returns the manifest. Raises BackupError."""
+    partial = target.with_name(target.name + ".partial")
+    if target.exists():
+        raise BackupError(f"{target} exists already: name a new directory for each backup")
+    with _errors(f"the backup {target}"):
+        shutil.rmtree(partial, ignore_errors=True)  # of a backup that was interrupted
+        (partial / "store").mkdir(mode=0o700, parents=True)
+        with _opened(data / "store") as environment:
+            environment.reader_check()
+            size = int(environment.info()["last_pgno"] + 1) * int(environment.stat()["psize"])
+            with _watched(partial / "store" / _DATA_FILE, size, progress):
+                # Without the free pages: about as fast, and smaller.
+                environment.copy(str(partial / "store"), compact=True)
+        manifest = _describe(partial / "store")
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        for path in (partial / "store" / _DATA_FILE, partial / MANIFEST, partial / "store", partial):
+            _sync(path)
+        partial.rename(target)
+        _sync(target.absolute().parent)
+    return manifest
+
+
+def restore(source: Path, data: Path, *, replace: bool, override: Callable[[bytes], bytes] | None) -> Path | None:
+    """Put a backup's store into a data directory, whose server must not run. Returns where the former store is now.
+
+    `override` makes of the sealed state the one that the monitor accepts in its place. Raises BackupError.
+    """
+    with _errors(f"the restore of {source}"):
+        manifest = json.loads((source / MANIFEST).read_text())
+        if manifest.get("format") != _MANIFEST_FORMAT:
+            raise BackupError(f"{source} is no backup of this release: its {MANIFEST} has another format")
+        with locked_data_directory(data):
+            store, partial = data / "store", data / "store.partial"
+            if store.exists() and not replace:
+                raise BackupError(f"{store} exists: with --replace it is moved aside, and kept")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(mode=0o700)
+            shutil.copyfile(source / "store" / _DATA_FILE, partial / _DATA_FILE)
+            if _describe(partial)["epoch"] != manifest["epoch"]:
+                raise BackupError(f"{source} is damaged: its store is not the one of its {MANIFEST}")
+            if override is not None:
+                _exchange_sealed(partial, override)
+            for path in (partial / _DATA_FILE, partial):
+                _sync(path)
+            aside = _move_aside(store) if store.exists() else None
+            partial.rename(store)
+            _sync(data)
+    return aside
+
+
+def compact(data: Path, progress: Progress) -> tuple[int, int]:
+    """Write the store anew, in the order of its keys, with full pages. Returns its bytes before and after.
+
+    The server must not run. Until the last step, a rename, the store is as before. Raises BackupError.
+    """
+    with _errors(f"the compaction of {data}"), locked_data_directory(data):
+        store, partial = data / "store", data / "store.partial"
+        if not (store / _DATA_FILE).exists():
+            raise BackupError(f"{data} has no store")
+        writer = LmdbWriter(store, limits.MIB)
+        try:
+            pending = Pending(writer)
+            while not pending.is_empty:
+                pending.apply_some()
+        finally:
+            writer.close()
+        before = (store / _DATA_FILE).stat().st_size
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700)
+        with _opened(store) as old, lmdb.open(str(partial), map_size=_map_bytes(old), sync=False) as new:
+            _copy_rows(old, new, progress)
+            new.sync(True)
+        _sync(partial / _DATA_FILE)
+        (partial / _DATA_FILE).rename(store / _DATA_FILE)
+        # It speaks of the old file's readers; the next who opens the store makes it anew.
+        (store / "lock.mdb").unlink(missing_ok=True)
+        _sync(store)
+        shutil.rmtree(partial, ignore_errors=True)
+        return before, (store / _DATA_FILE).stat().st_size
+
+
+def monitor_override(state: Path, admin_key: Path, reason: str, *, register_lost: bool) -> Callable[[bytes], bytes]:
+    """The operator's override of a rollback, by the monitor whose state directory is on this machine."""
+
+    def override(sealed: bytes) -> bytes:
+        arguments = ["override", "--state", str(state), "--admin-key", str(admin_key), "--reason", reason]
+        command = [find_monitor(), *arguments, *(["--register-lost"] if register_lost else [])]
+        done = subprocess.run(command, input=sealed, capture_output=True, check=False)
+        if done.returncode != 0 or not done.stdout:
+            raise BackupError(f"the monitor refuses the override: {done.stderr.decode(errors='replace').strip()}")
+        return done.stdout
+
+    return override
+
+
+def _describe(store: Path) -> dict[str, Any]:
+    """The manifest of a copied store, which nobody else has open."""
+    with _opened(store) as environment, environment.begin() as transaction:
+        meta, sealed = transaction.get(META_KEY), transaction.get(SEALED_KEY)
+        found = check_meta(meta, verified=sealed is not None)
+        if found is None:
+            raise BackupError("the store is empty: there is no checkpoint yet")
+        newest = _newest_certificate(transaction)
+        return {
+            "format": _MANIFEST_FORMAT,
+            "store_format": found["format"],
+            "verified": found["verified"],
+            "epoch": found["epoch"],
+            "instance": newest[4:20].hex() if newest else None,
+            "certificate": newest.hex() if newest else None,
+            "bytes": (store / _DATA_FILE).stat().st_size,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def _newest_certificate(transaction: lmdb.Transaction) -> bytes | None:
+    """Of the epoch before the checkpoint's: the certificate of an epoch is written with the next one."""
+    with transaction.cursor() as cursor:
+        found = cursor.prev() if cursor.set_range(b"d") else cursor.last()
+        return bytes(cursor.value()) if found and cursor.key()[:1] == b"c" else None
+
+
+def _exchange_sealed(store: Path, override: Callable[[bytes], bytes]) -> None:
+    with lmdb.open(str(store), map_size=0, max_dbs=len(PENDING_TABLES)) as environment:
+        with environment.begin() as transaction:
+            sealed = transaction.get(SEALED_KEY)
+        if sealed is None:
+            raise BackupError("the backup is of an unverified server: there is nothing to override")
+        with environment.begin(write=True) as transaction:
+            transaction.put(SEALED_KEY, override(bytes(sealed)))
+    (store / "lock.mdb").unlink(missing_ok=True)
+
+
+def _copy_rows(old: lmdb.Environment, new: lmdb.Environment, progress: Progress) -> None:
+    with old.begin() as reading, reading.cursor() as cursor:
+        total, done = int(old.stat()["entries"]), 0
+        batch: list[tuple[bytes, bytes]] = []
+
+        def write() -> None:
+            with new.begin(write=True) as transaction, transaction.cursor() as target:
+                target.putmulti(batch, append=True)
+            batch.clear()
+            progress(done, total)
+
+        for key, row in cursor:
+            # The tables of pending checkpoints are empty here, and LMDB's own: the next writer makes them anew.
+            if key not in PENDING_TABLES:
+                batch.append((key, row))
+                done += 1
+            if len(batch) == _ROWS_AT_ONCE:
+                write()
+        write()
+
+
+def _map_bytes(environment: lmdb.Environment) -> int:
+    return int(environment.info()["map_size"])
+
+
+@contextmanager
+def _opened(store: Path) -> Iterator[lmdb.Environment]:
+    if not (store / _DATA_FILE).exists():
+        raise BackupError(f"{store} is no store")
+    with lmdb.open(str(store), readonly=True, create=False, map_size=0, max_dbs=len(PENDING_TABLES)) as environment:
+        yield environment
+
+
+@contextmanager
+def _watched(path: Path, total: int, progress: Progress) -> Iterator[None]:
+    """Tell of a file's growth meanwhile: LMDB copies in one call."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_PROGRESS_SECONDS):
+            if path.exists():
+                progress(path.stat().st_size, total)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _move_aside(store: Path) -> Path:
+    aside = store.with_name(f"store.replaced-{time.strftime('%Y%m%d-%H%M%S')}")
+    store.rename(aside)
+    return aside
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (lmdb.Error, StorageError, ServiceError, ValueError, KeyError) as error:
+        raise BackupError(f"{what}: {error}") from error
+    except OSError as error:
+        raise BackupError(f"{what}: {error.filename or ''} {error.strerror or error}") from error

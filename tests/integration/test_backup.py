@@ -1,0 +1,103 @@
+"""Backup while the server runs, restore, the operator's override, compaction: with the real processes."""
+
+import asyncio
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from kvstore_client import RollbackError, connect
+from service import Service
+from support.server import ZETAKV, environment_of
+
+
+def zetakv(home: Path, *arguments: object) -> subprocess.CompletedProcess[bytes]:
+    command = [ZETAKV, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, env=environment_of(home), timeout=60, check=False)
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return done
+
+
+async def _put(service: Service, state: Path, count: int, value: bytes) -> None:
+    items = {b"key %d" % number: value for number in range(count)}
+    async with connect(service.address, service.fingerprint, key=service.admin_key, state=state) as kv:
+        await kv.put_many(items, certified=True)
+
+
+async def test_backup_restore_override(tmp_path: Path) -> None:
+    state, fresh, copy = tmp_path / "state", tmp_path / "fresh", tmp_path / "backup"
+    service = Service(tmp_path)
+    async with service:
+        await _put(service, state, 300, b"old")
+        made = await asyncio.to_thread(zetakv, service.home, "backup", copy, "--data", service.data)
+        assert made.returncode == 0, made.stderr.decode()
+        manifest = json.loads((copy / "manifest.json").read_text())
+        assert manifest["verified"]
+        again = await asyncio.to_thread(zetakv, service.home, "backup", copy, "--data", service.data)
+        assert again.returncode == 1
+        assert b"exists already" in again.stderr
+        await _put(service, state, 10, b"lost")
+        running = await asyncio.to_thread(zetakv, service.home, "restore", copy, "--data", service.data, "--replace")
+        assert running.returncode == 1
+        assert b"another server is running" in running.stderr
+    assert sorted(os.listdir(copy)) == ["manifest.json", "store"]
+    secret = (service.data / "monitor" / "root.key").read_bytes()
+    assert all(secret not in path.read_bytes() for path in copy.rglob("*") if path.is_file())
+
+    plain = zetakv(service.home, "restore", copy, "--data", service.data)
+    assert plain.returncode == 1
+    assert b"--replace" in plain.stderr
+    assert zetakv(service.home, "restore", copy, "--data", service.data, "--replace").returncode == 0
+    with pytest.raises(Exception, match="rollback"):
+        await asyncio.to_thread(service.start)
+    service.close()
+
+    overridden = zetakv(
+        service.home, "restore", copy, "--data", service.data, "--replace", "--override", "the disk is lost"
+    )
+    assert overridden.returncode == 0, overridden.stderr.decode()
+    assert len([name for name in os.listdir(service.data) if name.startswith("store.replaced-")]) >= 1
+    async with service:
+        with pytest.raises(RollbackError, match="the disk is lost") as caught:
+            async with connect(service.address, service.fingerprint, key=service.admin_key, state=state):
+                pass
+        assert {"certificate", "override", "server_hello"} <= caught.value.evidence.keys()
+        async with connect(service.address, service.fingerprint, key=service.admin_key, state=fresh) as kv:
+            (override,) = kv.overrides
+            assert override.reason == "the disk is lost"
+            assert (await kv.get(b"key 5", certified=True)).value == b"old"
+        instance = override.new_instance.hex()
+        async with connect(
+            service.address, service.fingerprint, key=service.admin_key, state=state, accept_override=instance
+        ) as kv:
+            await kv.put(b"key 5", b"new", certified=True)
+        await _put(service, state, 10, b"newer")
+
+
+async def test_compact_keeps_every_record(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    async with service:
+        await _put(service, tmp_path / "state", 2_000, b"v" * 100)
+        busy = await asyncio.to_thread(zetakv, service.home, "compact", "--data", service.data)
+        assert busy.returncode == 1
+    before = (service.data / "store" / "data.mdb").stat().st_size
+    done = zetakv(service.home, "compact", "--data", service.data)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (service.data / "store" / "data.mdb").stat().st_size < before
+    assert not (service.data / "store.partial").exists()
+    async with service, service.connected() as kv:
+        found = await kv.get_many([b"key %d" % number for number in range(2_000)], certified=True)
+        assert all(answer.value == b"v" * 100 for answer in found)
+
+
+def test_what_is_no_backup_or_store(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for arguments in (
+        ("backup", tmp_path / "b", "--data", tmp_path),
+        ("restore", tmp_path / "empty", "--data", tmp_path),
+    ):
+        refused = zetakv(tmp_path, *arguments)
+        assert refused.returncode == 1, refused.stderr.decode()
+        assert refused.stderr.startswith(b"error: ")
+    assert zetakv(tmp_path, "compact", "--data", tmp_path / "nothing").returncode == 1
