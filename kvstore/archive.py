@@ -35,11 +35,11 @@ class Archive:
 
     def certificate_frames(self, from_epoch: int, at_most: int) -> list[bytes]:
         """Frames of the certificates from an epoch on, in order; at most `at_most` and CERTIFICATES_AT_ONCE_MAX."""
+        if self._newest is None:
+            return []
+        newest_epoch, newest = self._newest
         wanted = min(at_most, limits.CERTIFICATES_AT_ONCE_MAX)
-        first = max(from_epoch, 1)
-        # After an override of a rollback there are former certificates, but no newest one yet.
-        newest_epoch, newest = self._newest or (min(first + wanted, limits.EPOCH_MAX), b"")
-        epochs = range(first, newest_epoch + 1)[:wanted]
+        epochs = range(max(from_epoch, 1), newest_epoch + 1)[:wanted]
         stored = self._store.read([certificate_key(epoch) for epoch in epochs])
         found = [newest if epoch == newest_epoch else row for epoch, row in zip(epochs, stored, strict=True)]
         return [pack_frame(Server.CERTIFICATE, row) for row in found if row]

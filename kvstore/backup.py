@@ -8,7 +8,6 @@ the monitor finds. Every result appears under its name only when all of it is on
 import json
 import os
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ import lmdb
 
 from kvstore import limits
 from kvstore.checkpointer import check_meta
-from kvstore.children import ServiceError, find_monitor
+from kvstore.children import ServiceError
 from kvstore.data_directory import locked_data_directory
 from kvstore.pending import Pending
 from kvstore.storage import META_KEY, PENDING_TABLES, SEALED_KEY, LmdbWriter, StorageError
@@ -63,10 +62,10 @@ def backup(data: Path, target: Path, progress: Progress) -> dict[str, Any]:
     return manifest
 
 
-def restore(source: Path, data: Path, *, replace: bool, override: Callable[[bytes], bytes] | None) -> Path | None:
+def restore(source: Path, data: Path, *, replace: bool) -> Path | None:
     """Put a backup's store into a data directory, whose server must not run. Returns where the former store is now.
 
-    `override` makes of the sealed state the one that the monitor accepts in its place. Raises BackupError.
+    Raises BackupError.
     """
     with _errors(f"the restore of {source}"):
         manifest = json.loads((source / MANIFEST).read_text())
@@ -81,8 +80,6 @@ def restore(source: Path, data: Path, *, replace: bool, override: Callable[[byte
             shutil.copyfile(source / "store" / _DATA_FILE, partial / _DATA_FILE)
             if _describe(partial)["epoch"] != manifest["epoch"]:
                 raise BackupError(f"{source} is damaged: its store is not the one of its {MANIFEST}")
-            if override is not None:
-                _exchange_sealed(partial, override)
             for path in (partial / _DATA_FILE, partial):
                 _sync(path)
             aside = _move_aside(store) if store.exists() else None
@@ -122,20 +119,6 @@ def compact(data: Path, progress: Progress) -> tuple[int, int]:
         return before, (store / _DATA_FILE).stat().st_size
 
 
-def monitor_override(state: Path, admin_key: Path, reason: str, *, register_lost: bool) -> Callable[[bytes], bytes]:
-    """The operator's override of a rollback, by the monitor whose state directory is on this machine."""
-
-    def override(sealed: bytes) -> bytes:
-        arguments = ["override", "--state", str(state), "--admin-key", str(admin_key), "--reason", reason]
-        command = [find_monitor(), *arguments, *(["--register-lost"] if register_lost else [])]
-        done = subprocess.run(command, input=sealed, capture_output=True, check=False)
-        if done.returncode != 0 or not done.stdout:
-            raise BackupError(f"the monitor refuses the override: {done.stderr.decode(errors='replace').strip()}")
-        return done.stdout
-
-    return override
-
-
 def _describe(store: Path) -> dict[str, Any]:
     """The manifest of a copied store, which nobody else has open."""
     with _opened(store) as environment, environment.begin() as transaction:
@@ -161,17 +144,6 @@ def _newest_certificate(transaction: lmdb.Transaction) -> bytes | None:
     with transaction.cursor() as cursor:
         found = cursor.prev() if cursor.set_range(b"d") else cursor.last()
         return bytes(cursor.value()) if found and cursor.key()[:1] == b"c" else None
-
-
-def _exchange_sealed(store: Path, override: Callable[[bytes], bytes]) -> None:
-    with lmdb.open(str(store), map_size=0, max_dbs=len(PENDING_TABLES)) as environment:
-        with environment.begin() as transaction:
-            sealed = transaction.get(SEALED_KEY)
-        if sealed is None:
-            raise BackupError("the backup is of an unverified server: there is nothing to override")
-        with environment.begin(write=True) as transaction:
-            transaction.put(SEALED_KEY, override(bytes(sealed)))
-    (store / "lock.mdb").unlink(missing_ok=True)
 
 
 def _copy_rows(old: lmdb.Environment, new: lmdb.Environment, progress: Progress) -> None:

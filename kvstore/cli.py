@@ -43,7 +43,7 @@ application = typer.Typer(
 clients = typer.Typer(help="The clients that the monitor admits (needs an admin's key).", no_args_is_help=True)
 demonstrations = typer.Typer(help="Demonstrations.", no_args_is_help=True)
 application.add_typer(clients, name="client")
-cli_store.register(application)
+cli_store.add_commands(application)
 application.add_typer(demonstrations, name="demo")
 
 

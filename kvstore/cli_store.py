@@ -10,7 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from kvstore import backup as copies
+from kvstore.children import ServiceError
 from kvstore.cli_connect import EXIT_ERROR, say
+from kvstore.cli_override import OverrideOrder, override_rollback
+from kvstore.config import ServeConfig
+from kvstore.storage import StorageError
 
 DataOption = Annotated[Path, typer.Option(help="Data directory of the server.")]
 
@@ -40,31 +44,39 @@ def restore(
         str | None,
         typer.Option(help="Go on from it though it is not the latest, for this reason, which every client is told."),
     ] = None,
-    admin_key: Annotated[Path | None, typer.Option(help="An admin's key, to sign the override.")] = None,
-    monitor_state: Annotated[
-        Path | None, typer.Option(help="The monitor's state directory; by default the one of the data directory.")
-    ] = None,
+    admin_key: Annotated[Path | None, typer.Option(help="With --override: an admin's key.")] = None,
+    register: Annotated[str | None, typer.Option(help="As of `zetakv serve`, for --override.")] = None,
     register_lost: Annotated[
-        bool, typer.Option("--register-lost", help="With --override: the monitor's register is lost, too.")
+        bool, typer.Option("--register-lost", help="With --override: the register is lost, too: set it up again.")
     ] = False,
 ) -> None:
     """Put a backup in place of the store of a stopped server.
 
     A monitor refuses to start from an older store than its last: that is a rollback. If the later one is lost, only an
-    admin may decide to go on (--override): what was certified after the backup is lost, and every client is told so.
+    admin may decide to go on (--override, or `zetakv override` afterwards): what was certified after the backup is
+    lost, and every client is told so.
     """
-    state = monitor_state or data / "monitor"
-    if override is None and (admin_key is not None or register_lost):
-        raise typer.BadParameter("--admin-key and --register-lost go with --override")
+    if override is None and (admin_key is not None or register is not None or register_lost):
+        raise typer.BadParameter("--admin-key, --register and --register-lost go with --override")
+    config = ServeConfig(data=data, register=register)
     with _reported():
-        change = None
-        if override is not None:
-            key = admin_key or state / "admin.key"
-            change = copies.monitor_override(state, key, override, register_lost=register_lost)
-        aside = copies.restore(source, data, replace=replace, override=change)
-    say(f"restored to {data / 'store'}" + (f"; the former store is in {aside}" if aside else ""))
-    if change is None:
-        say("unless it is the monitor's latest, it will refuse it (rollback): see --override")
+        aside = copies.restore(source, data, replace=replace)
+        say(f"restored to {config.store_path}" + (f"; the former store is in {aside}" if aside else ""))
+        if override is None:
+            say("unless it is the monitor's latest, it will refuse it (rollback): then see `zetakv override`")
+            return
+        state = override_rollback(
+            OverrideOrder(
+                data=data,
+                monitor_state=config.monitor_state_path,
+                admin_key=admin_key or config.admin_key_path,
+                reason=override,
+                register=register,
+                register_lost=register_lost,
+                map_bytes=config.map_bytes_start,
+            )
+        )
+        say(f"the next start continues from epoch {state['epoch']}, as instance {state['instance']}")
 
 
 def compact(data: DataOption) -> None:
@@ -74,7 +86,7 @@ def compact(data: DataOption) -> None:
     say(f"{before:,} bytes before, {after:,} after")
 
 
-def register(application: typer.Typer) -> None:
+def add_commands(application: typer.Typer) -> None:
     """Add the commands."""
     for command in (backup, restore, compact):
         application.command()(command)
@@ -84,7 +96,7 @@ def register(application: typer.Typer) -> None:
 def _reported() -> Iterator[None]:
     try:
         yield
-    except copies.BackupError as error:
+    except (copies.BackupError, ServiceError, StorageError) as error:
         say(f"error: {error}")
         raise typer.Exit(EXIT_ERROR) from None
 

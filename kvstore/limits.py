@@ -77,6 +77,3 @@ LOST_SECONDS: Final = 0.5
 """How long the end of another process, as the reason, is waited for after the monitor's connection has ended."""
 VIOLATION_SECONDS: Final = 1.0
 """How long the monitor's signed violation is waited for after a worker's engine has stopped."""
-
-EPOCH_MAX: Final = 2**32 - 1
-"""Epochs have 32 bits."""
