@@ -150,7 +150,7 @@ def _receipt(answer: Answer) -> JsonObject:
     receipt = {
         "epoch": answer.epoch,
         "ts": str(answer.ts),
-        "incarnation": answer.receipt.outcome.incarnation.hex(),
+        "incarnation": answer.receipt.incarnation.hex(),
     }
     return {"receipt": receipt, "certified": answer.is_certified}
 

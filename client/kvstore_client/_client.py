@@ -217,9 +217,13 @@ class KV:
         Raises what `certified()` would raise for the first answer that was lost since the last barrier.
         """
         outcomes = self._session.outcomes
-        for outcome in outcomes.open():
+        for provisional in outcomes.open():
+            outcome = provisional
             try:
                 await outcome.wait(timeout)
+                while outcome.replay is not None:
+                    outcome = outcome.replay.again
+                    await outcome.wait(timeout)
             except CertificateTimeoutError:
                 raise
             except KVStoreError:
@@ -342,7 +346,7 @@ class KV:
             answer = await call.future
         except OperationError as error:
             if certified and error.receipt is not None:
-                await error.receipt.outcome.wait()
+                await error.receipt.certified()
             raise
         assert isinstance(answer, kind)
         if certified:
@@ -356,8 +360,8 @@ class KV:
         self._link.wake()
         answers = await call.future
         if certified:
-            for outcome in {answer.receipt.outcome for answer in answers}:
-                await outcome.wait()
+            for receipt in {answer.receipt for answer in answers}:
+                await receipt.certified()
         return answers
 
     async def _ask(self, kind: FrameType, frame: bytes) -> bytes:

@@ -95,6 +95,7 @@ class Greeting:
 
     unverified: bool
     open: bool
+    write_ahead_log: bool
     workers: int
     key_bytes_max: int
     value_bytes_max: int
@@ -109,11 +110,11 @@ class Greeting:
         flags, _worker, workers = reader.u16(), reader.u16(), reader.u16()
         key_max, value_max, frame_max = reader.u32(), reader.u32(), reader.u32()
         reader.end()
-        if flags > 3 or not is_thread_count(workers):
+        if flags > 7 or not is_thread_count(workers):
             raise ProtocolError("greeting: a field out of range")
         if key_max > KEY_BYTES_MAX or value_max > VALUE_BYTES_MAX or frame_max > FRAME_BYTES_MAX:
             raise ProtocolError("greeting: limits beyond those of the protocol")
-        return cls(bool(flags & 1), bool(flags & 2), workers, key_max, value_max, frame_max)
+        return cls(bool(flags & 1), bool(flags & 2), bool(flags & 4), workers, key_max, value_max, frame_max)
 
 
 @dataclass(frozen=True, slots=True)

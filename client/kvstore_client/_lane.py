@@ -169,7 +169,7 @@ class Lane:
             reason = _REQUEST_ERRORS.get(error, f"error {error}")
             answers = [OperationError(f"the monitor could not run the request: {reason}")] * len(operations)
         else:
-            proof = Receipt(ts, outcome_of(ts >> 32))
+            proof = Receipt(ts, outcome_of(ts >> 32), self.thread, sent.sequence)
             try:
                 answers = _read_results(sent, receipt, payload, proof)
             except (IndexError, struct.error):

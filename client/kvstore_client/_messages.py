@@ -63,6 +63,16 @@ def encode_client_hello(
 
 
 @dataclass(frozen=True, slots=True)
+class FormerAnswer:
+    """Of a former session, per thread: its `last` sequence that took effect, certified, and the last one that was
+    `replayed` from a write-ahead log: the certificate of `replay_epoch` certifies those (0: there are none)."""
+
+    last: list[int]
+    replayed: list[int]
+    replay_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServerHello:
     """A verified server hello.
 
@@ -82,6 +92,13 @@ class ServerHello:
     replay_epoch: int
     overrides: list[bytes]
     data: bytes
+
+    @property
+    def former(self) -> FormerAnswer | None:
+        """None if the monitor knows nothing of the former session."""
+        if self.former_last is None or self.former_replayed is None:
+            return None
+        return FormerAnswer(self.former_last, self.former_replayed, self.replay_epoch)
 
 
 class UnverifiedServerHello:

@@ -10,38 +10,63 @@ import asyncio
 from dataclasses import dataclass
 
 from kvstore_client._errors import CertificateTimeoutError, KVStoreError
+from kvstore_client._messages import FormerSession
 
 
 class EpochOutcome:
     """Whether the operations of one epoch, of one incarnation, hold: provisional, then certified or failed.
 
     `epoch_first`: where it is only known that they ran by `epoch` (after a resume), the first epoch that they can have
-    run in.
+    run in. `origin`: the session that they were called in.
     """
 
-    __slots__ = ("_waiters", "epoch", "epoch_first", "error", "incarnation", "settled", "timeout_seconds")
+    __slots__ = (
+        "_waiters",
+        "answered",
+        "epoch",
+        "epoch_first",
+        "error",
+        "incarnation",
+        "origin",
+        "replay",
+        "settled",
+        "timeout_seconds",
+    )
 
-    def __init__(self, incarnation: bytes, epoch: int, epoch_first: int, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        incarnation: bytes,
+        epoch: int,
+        epoch_first: int,
+        timeout_seconds: float,
+        origin: FormerSession | None = None,
+    ) -> None:
         self.incarnation = incarnation
         self.epoch = epoch
         self.epoch_first = epoch_first
         self.timeout_seconds = timeout_seconds
+        self.origin = origin
+        self.answered: dict[int, int] = {}
+        """The last sequence of each thread that an answer has come from."""
+        self.replay: Replay | None = None
+        """What became of it in a later incarnation."""
         self.settled = False
         self.error: KVStoreError | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
-    def settle(self, error: KVStoreError | None = None) -> None:
-        """Certified, or, with `error`, not. Only the first call counts."""
+    def settle(self, error: KVStoreError | None = None, replay: Replay | None = None) -> None:
+        """Certified, or, with `error`, not; or, with `replay`, as that says. Only the first call counts."""
         if self.settled:
             return
-        self.settled, self.error = True, error
+        self.settled, self.error, self.replay = True, error, replay
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
 
     async def wait(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the timeout's error names the epoch
-        """Return when certified. Raises CertificateTimeoutError after `timeout` seconds (default: the client's)."""
+        """Return when settled. Raises `error`, or CertificateTimeoutError after `timeout` seconds (default: the
+        client's)."""
         if not self.settled:
             seconds = self.timeout_seconds if timeout is None else timeout
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -58,18 +83,65 @@ class EpochOutcome:
             raise self.error
 
 
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The server restarted before the epoch was certified, and replayed the session's requests up to `last`, per
+    thread: their outcome is that of the epoch that they ran in `again`. The others are lost, with `error`."""
+
+    last: list[int]
+    again: EpochOutcome
+    error: KVStoreError
+
+
+NOT_REPLAYED = 1 << 64
+"""Sequence of what no write-ahead log holds: changes of the authorized clients."""
+
+
 class Receipt:
-    """A verified receipt: at or before timestamp `ts` (epoch << 32 | counter) the operation ran."""
+    """A verified receipt: at or before timestamp `ts` (epoch << 32 | counter) the operation ran.
 
-    __slots__ = ("outcome", "ts")
+    It is of request `sequence` of its session on `thread`; what became of the request is known by `outcome`.
+    """
 
-    def __init__(self, ts: int, outcome: EpochOutcome) -> None:
+    __slots__ = ("_outcome", "_sequence", "_thread", "ts")
+
+    def __init__(self, ts: int, outcome: EpochOutcome, thread: int = 0, sequence: int = 0) -> None:
         self.ts = ts
-        self.outcome = outcome
+        self._outcome = outcome
+        self._thread = thread
+        self._sequence = sequence
+        if sequence > outcome.answered.get(thread, 0):
+            outcome.answered[thread] = sequence
 
     def __repr__(self) -> str:
-        state = "provisional" if not self.outcome.settled else "lost" if self.outcome.error else "certified"
+        settled, error = self.state
+        state = "provisional" if not settled else "lost" if error else "certified"
         return f"Receipt(ts={self.ts >> 32}:{self.ts & 0xFFFFFFFF}, {state})"
+
+    @property
+    def incarnation(self) -> bytes:
+        """Of the monitor that gave it."""
+        return self._outcome.incarnation
+
+    @property
+    def state(self) -> tuple[bool, KVStoreError | None]:
+        """Whether it is settled if the operation holds, and why it does not."""
+        outcome = self._outcome
+        while outcome.replay is not None:
+            if self._sequence > outcome.replay.last[self._thread]:
+                return True, outcome.replay.error
+            outcome = outcome.replay.again
+        return outcome.settled, outcome.error
+
+    async def certified(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the timeout's error names the epoch
+        """As `Answer.certified`."""
+        outcome = self._outcome
+        await outcome.wait(timeout)
+        while outcome.replay is not None:
+            if self._sequence > outcome.replay.last[self._thread]:
+                raise outcome.replay.error
+            outcome = outcome.replay.again
+            await outcome.wait(timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +157,12 @@ class Answer:
 
     @property
     def epoch(self) -> int:
-        """The epoch whose certificate certifies this answer."""
+        """The epoch whose certificate certifies this answer, unless the server restarts before and replays it."""
         return self.receipt.ts >> 32
 
     @property
     def is_certified(self) -> bool:
-        return self.receipt.outcome.settled and self.receipt.outcome.error is None
+        return self.receipt.state == (True, None)
 
     def __bool__(self) -> bool:
         """Raises TypeError, since `if await kv.insert(...)` would always hold."""
@@ -104,7 +176,7 @@ class Answer:
         was certified by then), ConnectionLostError if the client was closed first, or the IntegrityError that was
         found.
         """
-        await self.receipt.outcome.wait(timeout)
+        await self.receipt.certified(timeout)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,16 @@
 later ones never will, so they are sent again in the new generation.
 
 **New incarnation.** The monitor says what its sealed state knows of the former session.
-- *Answered*: requests up to `former_last` took effect, certified; later ones did not and never will.
+- *Answered*: requests up to `last` took effect, certified. Later ones up to `replayed` took effect again, from the
+  write-ahead log, with the same results, and will be certified with `replay_epoch`, by the new incarnation. Those that
+  are later still did not and never will.
 - *Unknown*: the session is not in the sealed state, because none was sealed while it existed, or because the monitor
   had to forget it. Those differ in the chain: a request can only have run in an epoch after the last one that was
   certified when it was sent (`Sent.epoch_min`). If the former incarnation certified no epoch that late, the request did
-  not take effect. Otherwise nobody can say: OutcomeUnknownError.
-- Answers of epochs that the former incarnation did not certify are lost (ProvisionalLostError): the new one has
-  certified, or will certify, those epochs itself.
+  not take effect, unless it may have been replayed. Otherwise nobody can say: OutcomeUnknownError.
+- Answers of epochs that the former incarnation did not certify, and that were not replayed, are lost
+  (ProvisionalLostError): the new one has certified, or will certify, those epochs itself. Answers of sessions before
+  that one are asked about by further hellos, one for each.
 - If an answered operation was lost, no write that was called before the loss is applied after it, since it may build
   on what was lost: writes that never ran are then not sent again, but fail with NotAppliedError. Gets are asked again.
 
@@ -25,6 +28,7 @@ from collections.abc import Callable, Iterable
 
 from kvstore_client._errors import KVStoreError, NotAppliedError, OutcomeUnknownError, ResultLostError
 from kvstore_client._lane import Lane, Sent
+from kvstore_client._messages import FormerAnswer
 from kvstore_client._operations import DELETE, GET, PUT, Operation
 from kvstore_client._receipts import Receipt, Written
 
@@ -78,27 +82,31 @@ def after_resume(lane: Lane, last: int, receipt_of: Callable[[Sent], Receipt]) -
 
 
 def after_restart(
-    lanes: list[Lane], former_last: list[int] | None, receipt: Receipt, certified_last: int, answers_lost: bool
+    lanes: list[Lane], former: FormerAnswer | None, receipt_of: Callable[[int, int], Receipt], lost_from: int
 ) -> list[Operation]:
     """Settle the lanes of a session of a former incarnation. Returns what is to be sent in the new session.
 
-    `certified_last`: the last epoch that the former incarnation certified. `receipt`: for what took effect by then.
+    `receipt_of(thread, sequence)`: for what took effect. `lost_from`: where the monitor does not know the session, what
+    can only have run in this epoch or later did not take effect.
     """
     again: list[Operation] = []
     for lane in lanes:
         for sent in lane.in_flight:
-            if former_last is not None and sent.sequence <= former_last[lane.thread]:
-                again += settle_ran(sent, receipt)
-            elif former_last is not None or sent.epoch_min > certified_last:
+            if former is not None and sent.sequence <= former.replayed[lane.thread]:
+                again += settle_ran(sent, receipt_of(lane.thread, sent.sequence))
+            elif former is not None or sent.epoch_min >= lost_from:
                 again += _unsettled(sent.operations)
             else:
                 again += settle_unknown(sent)
         again += lane.queue
-    if answers_lost:
-        error = NotAppliedError("the server restarted and lost answers of this client; this operation was not applied")
-        fail_all((operation for operation in again if operation.code != GET), error)
-        again = [operation for operation in again if operation.code == GET]
     return again
+
+
+def without_writes(operations: list[Operation]) -> list[Operation]:
+    """Fail the writes that have not run, since they may build on an answer that was lost; the rest may be sent."""
+    error = NotAppliedError("the server restarted and lost answers of this client; this operation was not applied")
+    fail_all((operation for operation in operations if operation.code != GET), error)
+    return [operation for operation in operations if operation.code == GET]
 
 
 def after_session_gone(lanes: list[Lane]) -> list[Operation]:

@@ -49,6 +49,7 @@ from kvstore_client._heads import Comparison, Settle
 from kvstore_client._lane import Lane, Sent
 from kvstore_client._messages import (
     AdminOp,
+    FormerSession,
     Role,
     ServerHello,
     UnverifiedResumed,
@@ -60,11 +61,14 @@ from kvstore_client._operations import GET, Operation
 from kvstore_client._outcomes import Outcomes
 from kvstore_client._overrides import Override, read_overrides
 from kvstore_client._questions import AdminCall, AdminLine, Callback, HostQuestions
-from kvstore_client._receipts import EpochOutcome, Receipt
+from kvstore_client._receipts import NOT_REPLAYED, EpochOutcome, Receipt
 from kvstore_client._refusals import error_from_host, rejection_from_host
 from kvstore_client._violations import UnverifiedViolation
 
 logger = logging.getLogger("kvstore_client")
+
+_NEVER = 1 << 32
+"""An epoch that does not come."""
 
 
 class Phase(Enum):
@@ -113,6 +117,7 @@ class Session:
         self._hello_secret = b""
         self._client_hello = b""
         self._hello: ServerHello | None = None
+        self._asked_about: FormerSession | None = None
         self._resumes: dict[int, bytes] = {}
         self._resume_rejected = False
         self._handlers: dict[int, Callable[[bytes], None]] = {
@@ -250,7 +255,8 @@ class Session:
         assert self._current is not None
         if self.chain is None:
             return self.outcomes.of_unverified(epoch, self._checkpointed)
-        return self.outcomes.of(self._current.incarnation, epoch, epoch_first or epoch, self.chain)
+        current = self._current
+        return self.outcomes.of(current.incarnation, epoch, epoch_first or epoch, self.chain, current.as_former())
 
     def fail(self, error: KVStoreError) -> None:
         """Final: every waiting and every later call fails with `error`."""
@@ -310,7 +316,8 @@ class Session:
         current.turn.after_ts = max(current.turn.after_ts, ts)
 
         def receipt_of(sent: Sent) -> Receipt:
-            return Receipt(ts, self.outcome(ts >> 32, min(sent.epoch_min, ts >> 32)))
+            outcome = self.outcome(ts >> 32, min(sent.epoch_min, ts >> 32))
+            return Receipt(ts, outcome, lane.thread, sent.sequence)
 
         _recovery.after_resume(lane, last, receipt_of)
         self._resumes_answered()
@@ -329,10 +336,13 @@ class Session:
         self._ask(again)
         self._ask(self._comparison.ask() if self._comparison else None)
 
-    def _send_hello(self) -> None:
+    def _send_hello(self, former: FormerSession | None = None) -> None:
+        """Ask for a new session, and about `former`: by default the current one."""
         assert self.identity is not None
         self.phase = Phase.HELLO
-        former = self._current.as_former() if self._current is not None else None
+        if former is None and self._current is not None:
+            former = self._current.as_former()
+        self._asked_about = former
         self._known_epoch = self.chain.known_epoch if self.chain is not None else 0
         self._hello_secret = self._random_bytes(32)
         public = ephemeral_public(self._hello_secret)
@@ -396,31 +406,62 @@ class Session:
         same_incarnation = former is not None and former.incarnation == hello.incarnation
         after_ts = former.turn.after_ts if former and same_incarnation else 0
         self._current = Current.of_hello(hello, keys, after_ts, self.chain.epoch + 1)
-        self.phase = Phase.READY
         for operation in again:
             self.submit(operation)
         for call in admin_calls:
             self.ask_admin(call)
-        self._ask(self._comparison.ask() if self._comparison else None)
+        unanswered = self.outcomes.former_to_ask_about(hello.incarnation)
+        if unanswered is not None:
+            # Answers of a session before that one wait for a certificate, too. A hello asks about one session.
+            self._send_hello(unanswered)
+        else:
+            self.outcomes.answers_lost = False
+            self.phase = Phase.READY
+            self._ask(self._comparison.ask() if self._comparison else None)
 
     def _ask(self, frame: bytes | None) -> None:
         if frame is not None:
             self._output.append(frame)
 
     def _settle_former(self, former: Current, hello: ServerHello) -> list[Operation]:
+        """Settle the current session, and the one that the hello asked about: that, or one before it."""
         assert self.chain is not None
+        asked = self._asked_about
+        if asked is not None and asked.incarnation != hello.incarnation:
+            self.outcomes.session_ended(asked, hello.incarnation, self.chain, hello.former, self._has_log)
         if former.incarnation == hello.incarnation:
-            return _recovery.after_session_gone(former.lanes)
-        if hello.former_last is not None and len(hello.former_last) != len(former.lanes):
+            again = _recovery.after_session_gone(former.lanes)
+        else:
+            again = self._settle_ended(former, hello)
+        return _recovery.without_writes(again) if self.outcomes.answers_lost else again
+
+    def _settle_ended(self, former: Current, hello: ServerHello) -> list[Operation]:
+        """What was in flight in the session of a former incarnation, which the hello asked about."""
+        assert self.chain is not None
+        chain, answer, origin = self.chain, hello.former, former.as_former()
+        if answer is not None and len(answer.last) != len(former.lanes):
             raise ProtocolError("server hello: the former session had another number of threads")
-        self.outcomes.incarnation_ended(former.incarnation, self.chain)
         certified = EpochOutcome(former.incarnation, hello.head.epoch, hello.head.epoch, 0.0)
         certified.settle()
-        receipt = Receipt(hello.head.epoch << 32, certified)
+
+        def receipt_of(thread: int, sequence: int) -> Receipt:
+            assert answer is not None, "else nobody knows what took effect"
+            if sequence <= answer.last[thread]:
+                return Receipt(hello.head.epoch << 32, certified)
+            epoch = answer.replay_epoch
+            return Receipt(
+                epoch << 32, self.outcomes.of(hello.incarnation, epoch, epoch, chain, origin), thread, sequence
+            )
+
         # It may be the one that certified an epoch whose certificate this client never saw.
-        last = max([self.chain.last_epoch_of(former.incarnation), *self.chain.gaps])
-        lost, self.outcomes.answers_lost = self.outcomes.answers_lost, False
-        return _recovery.after_restart(former.lanes, hello.former_last, receipt, last, lost)
+        certified_last = max([chain.last_epoch_of(former.incarnation), *chain.gaps])
+        lost_from = _NEVER if self._has_log else certified_last + 1
+        return _recovery.after_restart(former.lanes, answer, receipt_of, lost_from)
+
+    @property
+    def _has_log(self) -> bool:
+        """Whether what was lost may have been replayed; the host says so."""
+        return self.greeting is not None and self.greeting.write_ahead_log
 
     def _adopt_unverified(self, greeting: Greeting) -> None:
         again: list[Operation] = []
@@ -491,7 +532,8 @@ class Session:
             raise ProtocolError("the server sent an admin answer that nobody asked for")
         call, answer = self._current.admin.answer(body)
         changed = answer.status == 0 and call.op is not AdminOp.LIST and not call.settled
-        call.deliver(answer, Receipt(answer.epoch << 32, self.outcome(answer.epoch)) if changed else None)
+        receipt = Receipt(answer.epoch << 32, self.outcome(answer.epoch), 0, NOT_REPLAYED) if changed else None
+        call.deliver(answer, receipt)
 
     # What only the host says.
 

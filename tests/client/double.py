@@ -64,6 +64,9 @@ class Monitor:
         self.sessions_count = 0
         self.overrides: list[bytes] = []
         self.gaps: set[int] = set()
+        self.has_log = False
+        self.log: list[bytes] = []
+        """With a write-ahead log: the requests since the last certificate, in order."""
         self._sealed = Sealed()
         self._starts = 0
         self._start()
@@ -78,7 +81,9 @@ class Monitor:
         self.store = dict(self._sealed.store)
         self.sessions: dict[int, DoubleSession] = {}
         self.former = dict(self._sealed.lasts)
+        self.replayed: dict[int, list[int]] = {}
         self.counters = [1] * self.threads
+        self.replay_epoch = self.epoch
 
     def close_epoch(self) -> bytes:
         hashes = self.hashes
@@ -88,15 +93,35 @@ class Monitor:
         )
         self.certificates.append(certificate)
         lasts = {number: (s.incarnation, s.keys.former, list(s.last)) for number, s in self.sessions.items()}
+        for number, replayed in self.replayed.items():
+            incarnation, key, _ = self.former[number]
+            lasts[number] = (incarnation, key, list(replayed))
         self._sealed = Sealed(dict(self.store), lasts)
+        self.log.clear()
         self.epoch += 1
         self.counters = [1] * self.threads
         return certificate
 
-    def restart(self, threads: int | None = None) -> None:
-        """What was not certified is lost."""
+    def restart(self, threads: int | None = None, replayed_max: int | None = None) -> None:
+        """What was not certified is lost, but for what is replayed: all of the log, or its first `replayed_max`."""
+        tickets = {number: (s.incarnation, s.keys.former, [0] * len(s.last)) for number, s in self.sessions.items()}
+        tickets |= self.former if self.has_log else {}
         self.threads = threads or self.threads
+        log, self.log = self.log[:replayed_max], []
         self._start()
+        if self.has_log:
+            self.former = tickets | self.former
+            for request in log:
+                self._replay(request)
+
+    def _replay(self, request: bytes) -> None:
+        number, _, thread, count, sequence, _ = struct.unpack_from("<QIHHQQ", request)
+        self.replayed.setdefault(number, list(self.former[number][2]))[thread] = sequence
+        self.log.append(request)
+        self.counters[thread] += 1
+        position = 32
+        for _ in range(count):
+            _, position = self._run(2, request, position, thread)
 
     def override(self, epoch: int, reason: str = "the disk is lost", **changes: Any) -> bytes:
         """The operator goes on from the store of `epoch`, under a new instance. Its certificate is not to be had."""
@@ -130,11 +155,14 @@ class Monitor:
         elif not self.open:
             return ERROR, struct.pack("<H", 4) + b"4: key required"
         former_last: list[int] = []
-        status = 0
+        former_replayed: list[int] | None = None
+        replay_epoch = status = 0
         if former[1]:
-            known = self.former.pop(former[1], None)
+            known = self.former.get(former[1]) if self.has_log else self.former.pop(former[1], None)
             proven = known and known[0] == former[0] and ref.mac(known[1], "F", hello[:92]) == hello[92:108]
             status, former_last = (1, known[2]) if known and proven else (2, [])
+            if status == 1 and former[1] in self.replayed:
+                former_replayed, replay_epoch = self.replayed[former[1]], self.replay_epoch
         self.sessions_count += 1
         number = 1000 + self.sessions_count
         secret = seed(f"ephemeral {number}")
@@ -152,6 +180,8 @@ class Monitor:
             head=hashes[-1] if hashes else bytes(32),
             ephemeral=ref.x25519_public(secret),
             former_last=former_last,
+            former_replayed=former_replayed,
+            replay_epoch=replay_epoch,
             overrides=self.overrides,
         )
         keys = ref.session_keys(secret, hello[4:36], hello, answer, self.threads)
@@ -172,6 +202,8 @@ class Monitor:
         if generation != session.generation[thread]:
             return 4
         session.last[thread] = sequence
+        if self.has_log:
+            self.log.append(request)
         self._pass(thread, after_ts)
         results, position = [], 32
         for _ in range(count):
@@ -359,15 +391,14 @@ class Host:
         for writer in self._writers:
             self._send(writer, kind, body)
 
-    def restart(self, threads: int | None = None) -> None:
-        self.monitor.restart(threads)
+    def restart(self, threads: int | None = None, replayed_max: int | None = None) -> None:
+        self.monitor.restart(threads, replayed_max)
         self.drop_connections()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         self.connections_count += 1
-        threads = self.monitor.threads
-        self._send(writer, GREETING, ref.greeting(self.unverified, threads, KEY_MAX, VALUE_MAX, self.frame_max))
+        self._send(writer, GREETING, self._greeting())
         try:
             while True:
                 length, kind = struct.unpack("<IB", await reader.readexactly(5))
@@ -381,6 +412,11 @@ class Host:
         finally:
             writer.close()
             self._writers.discard(writer)
+
+    def _greeting(self) -> bytes:
+        monitor = self.monitor
+        greeting = ref.greeting(self.unverified, monitor.threads, KEY_MAX, VALUE_MAX, self.frame_max)
+        return greeting[:2] + bytes((greeting[2] | (4 if monitor.has_log else 0),)) + greeting[3:]
 
     def _send(self, writer: asyncio.StreamWriter, kind: int, body: bytes) -> None:
         for frame in self.to_client(kind, body):
