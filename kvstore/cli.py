@@ -60,6 +60,13 @@ def serve(
     no_http: Annotated[bool, typer.Option("--no-http", help="Serve no HTTP.")] = False,
     http_key: Annotated[Path | None, typer.Option(help="The HTTP gateway's client key.")] = None,
     workers: Annotated[int, typer.Option(help="Worker processes, a power of two.")] = ServeConfig.workers,
+    durability: Annotated[
+        str,
+        typer.Option(
+            help="What survives a crash: epoch (what is certified), or wal (all that was answered; each answer waits "
+            "for a write to disk)."
+        ),
+    ] = ServeConfig.durability,
     epoch_ms: Annotated[int, typer.Option(help="Time between certificates, in milliseconds.")] = ServeConfig.epoch_ms,
     unverified: Annotated[bool, typer.Option("--unverified", help="Without a monitor: nothing is checked.")] = False,
     open_mode: Annotated[bool, typer.Option("--open", help="Let anyone read and write, without a key.")] = False,
@@ -85,6 +92,7 @@ def serve(
             http_port=None if no_http else http_port,
             http_key=http_key,
             workers=workers,
+            durability=durability,
             epoch_ms=epoch_ms,
             verified=not unverified,
             open=open_mode,

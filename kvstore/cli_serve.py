@@ -14,6 +14,7 @@ from kvstore.restarts import CrashLoopError
 from kvstore.storage import StorageError
 from kvstore.supervisor import Ready, serve
 from kvstore.violation import IntegrityViolationError
+from kvstore.wal.format import DamagedLogError
 
 _OPEN_WARNING = (
     "WARNING: --open: anyone who can reach this server may read and write every record, without a key. "
@@ -37,7 +38,7 @@ def run_service(config: ServeConfig) -> None:
 
         try:
             violation = uvloop.run(serve(config, on_ready))
-        except (ServiceError, StorageError, IntegrityViolationError, TimeoutError, OSError) as error:
+        except (ServiceError, StorageError, DamagedLogError, IntegrityViolationError, TimeoutError, OSError) as error:
             fail(error)
         except CrashLoopError as error:
             say(f"error: {error}")

@@ -10,6 +10,8 @@ from kvstore import limits
 
 PORT_DEFAULT: Final = 7717
 HTTP_PORT_DEFAULT: Final = 7718
+DURABILITY_EPOCH: Final = "epoch"
+DURABILITY_WAL: Final = "wal"
 FORMAT_VERSION: Final = 1
 """Of the data directory; raised by every change that an older release cannot read."""
 
@@ -48,6 +50,8 @@ class ServeConfig:
     """Address of a running monitor, `unix:PATH` or `tcp:HOST:PORT`; None: a child of this service."""
     register: str | None = None
     """Trusted register of the monitor that is started; None: a file in its directory."""
+    durability: str = DURABILITY_EPOCH
+    """What survives a crash: `epoch`, what is certified; `wal`, all that was answered."""
     slots: int = 32_768
     """Verified cache of each verifier thread, in records."""
     hot_records_max: int = 262_144
@@ -68,12 +72,23 @@ class ServeConfig:
         _check("--value-bytes", 1 <= self.value_bytes_max <= limits.VALUE_BYTES_MAX, f"1 to {limits.VALUE_BYTES_MAX}")
         _check("--monitor", self.verified or self.monitor is None, "left out with --unverified")
         _check("--register", self.register is None or (self.verified and self.monitor is None), _REGISTER_OF_CHILD)
+        _check("--durability", self.durability in {DURABILITY_EPOCH, DURABILITY_WAL}, "epoch or wal")
+        _check("--durability", self.verified or not self.has_log, "epoch with --unverified")
         if self.monitor is not None:
             parse_address(self.monitor)
 
     @property
     def store_path(self) -> Path:
         return self.data / "store"
+
+    @property
+    def has_log(self) -> bool:
+        """Whether it keeps a write-ahead log."""
+        return self.durability == DURABILITY_WAL
+
+    @property
+    def log_path(self) -> Path:
+        return self.data / "wal"
 
     @property
     def monitor_state_path(self) -> Path:

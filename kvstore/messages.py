@@ -124,6 +124,7 @@ CLOSING_ERRORS: Final = frozenset({ErrorCode.MALFORMED, ErrorCode.UNKNOWN_TYPE, 
 class GreetingFlag(IntFlag):
     UNVERIFIED = 1
     OPEN = 2
+    WRITE_AHEAD_LOG = 4
 
 
 class Monitor(IntEnum):
@@ -136,6 +137,8 @@ class Monitor(IntEnum):
     ADMIN = 0x12
     DURABLE = 0x13
     CLOSE_SESSION = 0x14
+    TICKET = 0x15
+    LIVE = 0x16
     LOG = 0x20
     STARTED = 0x90
     NOT_STARTED = 0x91
@@ -146,6 +149,8 @@ class Monitor(IntEnum):
     SEALED = 0x96
     CERTIFICATE = 0x97
     FAILED = 0x98
+    HELLO_OK_WITH_TICKET = 0x99
+    IS_LIVE = 0x9A
     OUTPUTS = 0xA0
 
 

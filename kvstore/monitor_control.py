@@ -6,7 +6,7 @@ on by callbacks; answers to hellos and admin requests come back as whole client 
 
 import asyncio
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -19,6 +19,7 @@ from kvstore.violation import IntegrityViolationError, Violation, violation_name
 
 _VERSION: Final = struct.Struct("<H")
 _START: Final = struct.Struct("<HIB")
+_TICKET: Final = struct.Struct("<I98s")
 _STARTED: Final = struct.Struct("<16s16s32sIB")
 _CODE: Final = struct.Struct("<H")
 _EPOCH_AT_IN_CERTIFICATE: Final = 36
@@ -47,6 +48,9 @@ class MonitorEvents(Protocol):
     def monitor_session(self, session: int) -> None:
         """A hello has opened a session."""
 
+    def monitor_ticket(self, ticket: bytes, then: Callable[[], None]) -> None:
+        """A hello opens a session, whose ticket must be durable before `then`."""
+
     def monitor_lost(self, text: str) -> None: ...
 
 
@@ -69,17 +73,26 @@ class MonitorControl:
         self._events = events
         self._protocol = FrameProtocol(self._received, self._lost, limits.MONITOR_MESSAGE_BYTES_MAX)
         self._started: asyncio.Future[Started] | None = None
+        self._live: asyncio.Future[None] | None = None
         self._closing = False
         self._tokens = 0
         self._asked: dict[int, tuple[bytes, OnAnswer]] = {}
 
-    async def start(self, address: str, *, threads: int, slots: int, sealed: bytes) -> Started:
-        """Connect and start an incarnation. Raises MonitorLostError, IntegrityViolationError."""
+    async def start(self, address: str, *, threads: int, slots: int, has_log: bool, sealed: bytes) -> Started:
+        """Connect and start an incarnation; with a log, it is to `go_live` when that is replayed. Raises MonitorLostError, IntegrityViolationError."""
         self._started = asyncio.get_running_loop().create_future()
         await connect_monitor(address, self._protocol)
         self._protocol.send(Monitor.CONTROL, _VERSION.pack(PROTOCOL_VERSION))
-        self._protocol.send(Monitor.START, _START.pack(threads, slots, 0), sealed)
+        self._protocol.send(Monitor.START, _START.pack(threads, slots, has_log), sealed)
         return await self._started
+
+    async def go_live(self, tickets: Sequence[bytes]) -> None:
+        """All is replayed, and the marks are durable. Tickets of earlier incarnations go first. Raises MonitorLostError."""
+        self._live = asyncio.get_running_loop().create_future()
+        for ticket in tickets:
+            self._protocol.send(Monitor.TICKET, ticket)
+        self._protocol.send(Monitor.LIVE)
+        await self._live
 
     def hello(self, hello: bytes, on_answer: OnAnswer) -> None:
         self._ask(Monitor.HELLO, hello, on_answer)
@@ -132,6 +145,13 @@ class MonitorControl:
                 events.monitor_certified(EPOCH.unpack_from(body, _EPOCH_AT_IN_CERTIFICATE)[0], body)
             case Monitor.FAILED:
                 events.monitor_failed(Violation.from_monitor(body))
+            case Monitor.IS_LIVE if self._live is not None:
+                self._live.set_result(None)
+            case Monitor.HELLO_OK_WITH_TICKET:
+                token, ticket = _TICKET.unpack_from(body)
+                request, on_answer = self._asked.pop(token)
+                frame = self._client_frame(Monitor.HELLO_OK, request, body[_TICKET.size :])
+                events.monitor_ticket(ticket, lambda: on_answer(frame))
             case Monitor.HELLO_OK | Monitor.HELLO_REFUSED | Monitor.ADMIN_ANSWER | Monitor.ADMIN_REJECTED:
                 request, on_answer = self._asked.pop(TOKEN.unpack_from(body)[0])
                 on_answer(self._client_frame(kind, request, body[TOKEN.size :]))
@@ -170,5 +190,7 @@ class MonitorControl:
         text = "the control connection to the monitor has ended" + ("" if error is None else f": {error}")
         if self._started is not None and not self._started.done():
             self._started.set_exception(MonitorLostError(text))
+        elif self._live is not None and not self._live.done():
+            self._live.set_exception(MonitorLostError(text))
         else:
             self._events.monitor_lost(text)

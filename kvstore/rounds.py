@@ -28,14 +28,14 @@ class EngineStoppedError(Exception):
 
 
 class Rounds:
-    """Drives an engine; `deliver(origin, frame)` gets its answers, `after_round()` is called after every round."""
+    """Drives an engine; `deliver(answers)` gets its answers after every round, `after_round()` is called after every round."""
 
     def __init__(
         self,
         engine: Engine,
         store: StoreReader,
         exchange: Exchange,
-        deliver: Callable[[int, bytes], None],
+        deliver: Callable[[list[tuple[int, bytes]]], None],
         after_round: Callable[[], None],
         handed_over: Callable[[int], None],
     ) -> None:
@@ -93,8 +93,7 @@ class Rounds:
             text, store_key = error.args if len(error.args) == 2 else (str(error), None)
             raise EngineStoppedError(text, store_key) from error
         failpoints.hit("worker.before_answers")
-        for origin, frame in answers:
-            self._deliver(origin, frame)
+        self._deliver(answers)
         if epoch is not None:
             self.cutting = False
             self._handed_over(epoch)

@@ -114,6 +114,7 @@ class Run:
         started = await self._start_monitor(service, opening) if config.verified else None
         failpoints.hit("supervisor.before_workers")
         await self._begin_workers(service, workers, started, opening)
+        await self._or_over(service.go_live())
         failpoints.hit("supervisor.before_serving")
         for child in workers:
             child.send(ToChild.SERVE)
@@ -154,7 +155,9 @@ class Run:
 
     async def _ask_monitor(self, service: Service, sealed: bytes) -> Started:
         config, monitor = self._config, MonitorControl(service)
-        start = monitor.start(self._monitor_address, threads=config.workers, slots=config.slots, sealed=sealed)
+        start = monitor.start(
+            self._monitor_address, threads=config.workers, slots=config.slots, has_log=config.has_log, sealed=sealed
+        )
         try:
             started = await self._or_over(
                 start, limits.MONITOR_START_SECONDS if config.monitor else limits.START_SECONDS

@@ -20,6 +20,7 @@ from kvstore.monitor_control import MonitorControl, Started
 from kvstore.restarts import Restarts
 from kvstore.sessions import Sessions
 from kvstore.violation import Violation
+from kvstore.wal.tickets import Tickets
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Service:
         self._started: Started | None = None
         self._epochs = Epochs(open_epoch=1, workers=config.workers, verified=config.verified, certificate=b"")
         self._sessions = Sessions()
+        self._tickets: Tickets | None = None
         self._progress = asyncio.Event()
         self._urgent = False
         self._stopping = False
@@ -86,8 +88,16 @@ class Service:
         self._epochs = Epochs(
             open_epoch=first_epoch, workers=config.workers, verified=config.verified, certificate=certificate
         )
+        if config.has_log:
+            self._tickets = Tickets(config.log_path, config.workers, first_epoch)
         incarnation = b"" if started is None else started.incarnation
         return {"epoch": first_epoch, "certificate": certificate.hex(), "incarnation": incarnation.hex()}
+
+    async def go_live(self) -> None:
+        """The workers have replayed their logs: from now on sessions may be opened. Raises MonitorLostError."""
+        if self._tickets is not None:
+            assert self._monitor is not None, "only a verified service has tickets"
+            await self._monitor.go_live(self._tickets.former)
 
     async def run_epochs(self) -> None:
         """Cut the epoch every `epoch_ms`, if something waits for it. Runs until cancelled."""
@@ -116,6 +126,8 @@ class Service:
             await self._until(lambda: self._epochs.certified_epoch == self._epochs.applied_epoch == epoch)
 
     def close(self) -> None:
+        if self._tickets is not None:
+            self._tickets.close()
         for task in self._tasks:
             task.cancel()
 
@@ -166,6 +178,8 @@ class Service:
             if certificate:
                 child.send(ToChild.CERTIFICATE, EPOCH.pack(epoch), certificate)
         self._events.service_certified(epoch, certificate)
+        if self._tickets is not None:
+            self._tickets.certified(epoch)
         self._progress.set()
         if self._urgent:
             self._urgent = False
@@ -185,6 +199,10 @@ class Service:
     def monitor_session(self, session: int) -> None:
         self._sessions.found(session)
         self._give_up_sessions()
+
+    def monitor_ticket(self, ticket: bytes, then: Callable[[], None]) -> None:
+        assert self._tickets is not None, "there are none without a write-ahead log"
+        self._tickets.keep(self._epochs.open_epoch, ticket, then)
 
     def monitor_failed(self, violation: Violation) -> None:
         self._violated(violation)
@@ -288,6 +306,7 @@ class Service:
             "durable_epoch": epochs.durable_epoch,
             "applied_epoch": epochs.applied_epoch,
             "epoch_ms": config.epoch_ms,
+            "durability": config.durability,
             "unverified": not config.verified,
             "open": config.open if started is None else started.open,
             "fingerprint": None if started is None else started.fingerprint,

@@ -6,6 +6,7 @@ second one at once. What no restart can mend ends it too: a violation, a start t
 """
 
 import asyncio
+import dataclasses
 import logging
 import signal
 import socket
@@ -15,15 +16,16 @@ from pathlib import Path
 
 from kvstore import limits
 from kvstore.children import Children, ServiceError
-from kvstore.config import ChildConfig, ServeConfig
+from kvstore.config import DURABILITY_WAL, ChildConfig, ServeConfig
 from kvstore.data_directory import address_text, bind_ports, locked_data_directory, runtime_directory
 from kvstore.gateway_keeper import GatewayKeeper
 from kvstore.messages import Json
 from kvstore.monitor_control import Started
 from kvstore.restarts import Restarts
 from kvstore.run import Run, RunEndedError
-from kvstore.violation import Violation
+from kvstore.violation import IntegrityViolationError, Violation
 from kvstore.waiting_port import WaitingPort
+from kvstore.wal.files import left_over_threads, open_directory, remove, segments, streams
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +51,35 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ready], None]) -> Viola
     Raises ServiceError, CrashLoopError, and IntegrityViolationError if it cannot start because of one.
     """
     with locked_data_directory(config.data) as lock, runtime_directory(config.data) as runtime:
+        await _finish_left_over_log(config, runtime, lock)
         supervisor = Supervisor(config, runtime, lock)
         try:
             return await supervisor.run(on_ready)
         finally:
             await supervisor.end()
+
+
+async def _finish_left_over_log(config: ServeConfig, runtime: Path, lock: int) -> None:
+    """Certify what is in a write-ahead log that this service cannot go on with: of another number of workers, or where
+    it keeps none. For that a service that can is run, until its last checkpoint. Raises as `serve`."""
+    threads = left_over_threads(config.log_path)
+    if config.has_log:
+        open_directory(config.log_path)
+    if threads is None or (config.has_log and threads == config.workers):
+        return
+    logger.info("a write-ahead log of %d workers was left behind: it is replayed and certified first", threads)
+    log_config = dataclasses.replace(
+        config, host="127.0.0.1", port=0, http_port=None, workers=threads, durability=DURABILITY_WAL
+    )
+    supervisor = Supervisor(log_config, runtime, lock)
+    try:
+        violation = await supervisor.run(lambda _ready: supervisor.stop())
+    finally:
+        await supervisor.end()
+    if violation is not None:
+        raise IntegrityViolationError(violation.name, violation.details())
+    for stream in streams(config.log_path):
+        remove(config.log_path, segments(config.log_path, stream))
 
 
 class Supervisor:
@@ -112,6 +138,10 @@ class Supervisor:
                 await run.end(cleanly=cleanly)
         logger.info("stopped while it did not serve")
         return None
+
+    def stop(self) -> None:
+        """Stop cleanly, once it serves."""
+        self._stop.set()
 
     async def _one_run(self, run: Run, on_ready: Callable[[Ready], None]) -> None:
         started = await run.start()

@@ -47,6 +47,8 @@ from kvstore.peers import Peers
 from kvstore.rounds import Engine, EngineStoppedError, Rounds
 from kvstore.storage import LmdbReader
 from kvstore.violation import Violation
+from kvstore.wal.format import DamagedLogError
+from kvstore.wal.request_log import RequestLog
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ class Worker:
         self._archive = Archive(self._store)
         self._monitor = LogLink()
         flags = (0 if serve.verified else GreetingFlag.UNVERIFIED) | (GreetingFlag.OPEN if serve.open else 0)
+        flags |= GreetingFlag.WRITE_AHEAD_LOG if serve.has_log else 0
         greeting = greeting_frame(
             flags=flags,
             worker=config.index,
@@ -108,6 +111,7 @@ class Worker:
         self._open_epoch = 0
         self._durable_epoch = 0
         self._applied_epoch = 0
+        self._log: RequestLog | None = None
         self._engine: Engine
         self._rounds: Rounds
         self._checkpointer: FrameProtocol
@@ -115,13 +119,17 @@ class Worker:
     # --- start and stop ---
 
     async def begin(self, begin: Json) -> None:
-        """Load the hot set and run the engine's first rounds. Raises EngineStoppedError, MonitorLostError, OSError."""
+        """Load the hot set, run the engine's first rounds, and replay the write-ahead log.
+
+        Raises EngineStoppedError, MonitorLostError, DamagedLogError, FrameError, OSError.
+        """
         config, serve = self._config, self._config.serve
         self._open_epoch = begin["epoch"]
         self._durable_epoch = self._applied_epoch = self._open_epoch - 1
         self._archive.set_newest(self._open_epoch - 1, bytes.fromhex(begin["certificate"]))
         if serve.verified:
-            await self._monitor.connect(begin["monitor"], config.index, bytes.fromhex(begin["incarnation"]))
+            incarnation = bytes.fromhex(begin["incarnation"])
+            await self._monitor.connect(begin["monitor"], config.index, incarnation)
             prover = Prover(
                 thread=config.index,
                 threads=serve.workers,
@@ -133,10 +141,15 @@ class Worker:
                 key_bytes_max=serve.key_bytes_max,
                 value_bytes_max=serve.value_bytes_max,
                 response_bytes_max=limits.RESPONSE_BYTES_MAX,
+                log_incarnation=incarnation if serve.has_log else None,
             )
             failpoints.hit("worker.in_start")
             prover.load_hot(list(self._store.scan(*prover.hot_range())))
             self._engine = prover
+            if serve.has_log:
+                self._log = RequestLog(
+                    serve.log_path, config.index, serve.workers, self._open_epoch, self._answer_released
+                )
         else:
             self._engine = PlainEngine(
                 thread=config.index,
@@ -151,9 +164,17 @@ class Worker:
             lambda: FrameProtocol(lambda *_: None, lambda *_: None), str(config.checkpoint_socket)
         )
         self._rounds = Rounds(
-            self._engine, self._store, self._monitor.exchange, self._deliver, self._after_round, self._handed_over
+            self._engine,
+            self._store,
+            self._monitor.exchange,
+            self._round_answered,
+            self._after_round,
+            self._handed_over,
         )
         await self._rounds.start()
+        if self._log is not None:
+            assert isinstance(self._engine, Prover), "only a verified service has a log"
+            await self._log.replay(self._engine, self._rounds.start)
         await self._peers.listen(config.index)
 
     async def serve(self) -> None:
@@ -220,6 +241,8 @@ class Worker:
                 self._spawn(self.quiesce())
             case ToChild.END:
                 self._port.close_connections()
+                if self._log is not None:
+                    self._log.close()
                 self._control.end()
 
     async def _begin_and_report(self, begin: Json) -> None:
@@ -229,6 +252,8 @@ class Worker:
         except EngineStoppedError as error:
             violation = Violation.found_by_host(self._config.index, str(error), error.store_key)
             self._control.send_json(FromChild.STOPPED, violation.to_json())
+        except (DamagedLogError, FrameError) as error:
+            self._control.fatal(f"worker {self._config.index}: {error}")
         except (MonitorLostError, OSError) as error:
             # The end of another process; the supervisor sees that, too.
             self._control.fault(f"worker {self._config.index}: {error}")
@@ -236,6 +261,8 @@ class Worker:
     def _durable(self, epoch: int) -> None:
         self._durable_epoch = epoch
         self._checkpointing = False
+        if self._log is not None:
+            self._log.certified(epoch)
         self._after_round()
         if not self._config.serve.verified:
             self._port.broadcast(pack_frame(Server.CHECKPOINT, EPOCH.pack(epoch)), greeted_only=False)
@@ -297,6 +324,19 @@ class Worker:
             self._held = held
             self._port.hold(held)
             self._peers.hold(held)
+
+    def _round_answered(self, answers: list[tuple[int, bytes]]) -> None:
+        if self._log is None:
+            for origin, frame in answers:
+                self._deliver(origin, frame)
+        else:
+            assert isinstance(self._engine, Prover), "only a verified service has a log"
+            self._log.hold(self._open_epoch, self._engine.take_record(), answers)
+
+    def _answer_released(self) -> None:
+        assert self._log is not None, "it calls"
+        for origin, frame in self._log.released():
+            self._deliver(origin, frame)
 
     def _deliver(self, origin: int, frame: bytes) -> None:
         link, connection = divmod(origin, 1 << 32)
@@ -367,6 +407,9 @@ class Worker:
             connection.send(rejected_frame(session, owner, 0, REJECTED_WRONG_THREAD))
 
     def _submit(self, origin: int, kind: int, body: bytes) -> None:
+        if self._log is not None and self._log.trouble is not None:
+            self._deliver(origin, error_frame(ErrorCode.NOT_NOW, self._log.trouble))
+            return
         try:
             if kind == Client.REQUEST:
                 self._engine.submit(origin, body)

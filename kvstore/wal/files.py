@@ -96,6 +96,14 @@ def streams(directory: Path) -> list[str]:
     return sorted({path.stem.rpartition("-")[0] for path in directory.glob(f"*{_SUFFIX}")})
 
 
+def left_over_threads(directory: Path) -> int | None:
+    """The number of workers of the requests that are in the log; None if there are none. Raises DamagedLogError."""
+    for stream in streams(directory):
+        for segment in segments(directory, stream) if stream != TICKETS else ():
+            return segment.threads
+    return None
+
+
 def remove(directory: Path, unneeded: list[Segment]) -> None:
     """Delete segments, durably one after the other: the epoch of a segment is told by those after it."""
     for segment in unneeded:
