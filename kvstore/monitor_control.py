@@ -79,7 +79,10 @@ class MonitorControl:
         self._asked: dict[int, tuple[bytes, OnAnswer]] = {}
 
     async def start(self, address: str, *, threads: int, slots: int, has_log: bool, sealed: bytes) -> Started:
-        """Connect and start an incarnation; with a log, it is to `go_live` when that is replayed. Raises MonitorLostError, IntegrityViolationError."""
+        """Connect and start an incarnation; with a log, it is to `go_live` when that is replayed.
+
+        Raises MonitorLostError, IntegrityViolationError.
+        """
         self._started = asyncio.get_running_loop().create_future()
         await connect_monitor(address, self._protocol)
         self._protocol.send(Monitor.CONTROL, _VERSION.pack(PROTOCOL_VERSION))
@@ -87,7 +90,10 @@ class MonitorControl:
         return await self._started
 
     async def go_live(self, tickets: Sequence[bytes]) -> None:
-        """All is replayed, and the marks are durable. Tickets of earlier incarnations go first. Raises MonitorLostError."""
+        """All is replayed, and the marks are durable; `tickets` of earlier incarnations go first.
+
+        Raises MonitorLostError.
+        """
         self._live = asyncio.get_running_loop().create_future()
         for ticket in tickets:
             self._protocol.send(Monitor.TICKET, ticket)

@@ -28,7 +28,7 @@ class EngineStoppedError(Exception):
 
 
 class Rounds:
-    """Drives an engine; `deliver(answers)` gets its answers after every round, `after_round()` is called after every round."""
+    """Drives an engine. After every round `deliver(answers)` gets its answers, then `after_round()` is called."""
 
     def __init__(
         self,
