@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 from _harness.client_frames import CERTIFICATE, RECEIPT, changing, recording
-from _harness.service import CERTIFICATE_SECONDS, Interpose, Launch, Service
-from kvstore_client import ConnectionLostError, ProvisionalLostError, ReceiptError
+from _harness.service import Interpose, Launch, Service
+from kvstore_client import CertificateTimeoutError, ConnectionLostError, ProvisionalLostError, ReceiptError
 from support.frames import Frame, FrameProxy
 
 _LONG_EPOCH_MS = 60_000
@@ -49,7 +49,10 @@ async def test_old_receipt_is_delivered_again(launch: Launch, key: bytes, interp
 
 
 async def test_restart_is_hidden_from_a_waiting_client(launch: Launch, key: bytes, interpose: Interpose) -> None:
-    """The host passes only the new incarnation's certificates on the old connection: they do not certify."""
+    """The host passes only the new incarnation's certificates on the old connection: they do not certify.
+
+    Whether the new one has replayed the answer only its monitor can say, and the host lets no one ask it.
+    """
     service = await launch(epoch_ms=_LONG_EPOCH_MS)
     held = await interpose(service)
     async with service.client(held, timeout=1) as kv:
@@ -65,6 +68,6 @@ async def test_restart_is_hidden_from_a_waiting_client(launch: Launch, key: byte
         async with service.client(fresh) as other:
             await other.put(key, b"other", certified=True)
         link.send_down(certificates[-1])
-        with pytest.raises((ProvisionalLostError, ConnectionLostError)):
-            await lost.certified(timeout=CERTIFICATE_SECONDS)
+        with pytest.raises((CertificateTimeoutError, ConnectionLostError)):
+            await lost.certified(timeout=2)
         assert not lost.is_certified
