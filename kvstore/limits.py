@@ -64,6 +64,8 @@ QUIET_SECONDS: Final = 5.0
 """At a clean stop, how long answers to requests in flight are waited for."""
 LAST_CUT_SECONDS: Final = 60.0
 """At a clean stop, how long the last checkpoint may take."""
+LAST_TRIES_SECONDS: Final = 3.0
+"""At a clean stop, how long a store that takes nothing is tried: every second, and nobody frees a disk in a stop."""
 EXIT_SECONDS: Final = 5.0
 """After being told to end, how long a process may take before it is killed."""
 MONITOR_START_SECONDS: Final = 10.0

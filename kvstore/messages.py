@@ -115,6 +115,7 @@ class ErrorCode(IntEnum):
     NOT_NOW = 6
     NOT_UNVERIFIED = 7
     MONITOR_FAILED = 8
+    CHANGES_REFUSED = 9
 
 
 CLOSING_ERRORS: Final = frozenset({ErrorCode.MALFORMED, ErrorCode.UNKNOWN_TYPE, ErrorCode.TOO_LONG})

@@ -227,9 +227,7 @@ class Run:
             await self._or_over(self._service.last_cut(), limits.LAST_CUT_SECONDS)
         except TimeoutError as error:
             reason = f" ({self._service.trouble})" if self._service.trouble else ""
-            raise ServiceError(
-                f"the last checkpoint did not finish{reason}: what was not certified may be lost"
-            ) from error
+            raise ServiceError(f"the last checkpoint did not finish{reason}: what was not certified is lost") from error
 
     async def end(self, *, cleanly: bool) -> None:
         """End whatever runs. After a crash only the checkpointer is let finish: it may be writing what is complete."""

@@ -117,7 +117,10 @@ class Service:
             child.send(ToChild.QUIESCE)
 
     async def last_cut(self) -> None:
-        """Finish the cut that is on its way, then make the one of a clean stop; nothing to do if nothing changed."""
+        """Finish the cut that is on its way, then make the one of a clean stop; nothing to do if nothing changed.
+
+        Raises TimeoutError if the store takes nothing.
+        """
         self._stopping = True
         await self._until(lambda: self._epochs.phase is Phase.OPEN)
         if self.violation is None and self._epochs.changed_since_start:
@@ -134,7 +137,8 @@ class Service:
     async def _until(self, reached: Callable[[], bool]) -> None:
         while not reached() and self.violation is None:
             self._progress.clear()
-            await self._progress.wait()
+            async with asyncio.timeout(limits.LAST_TRIES_SECONDS if self.trouble else None):
+                await self._progress.wait()
 
     # --- epochs ---
 
@@ -267,6 +271,7 @@ class Service:
 
     def _set_trouble(self, text: str) -> None:
         self.trouble = text
+        self._progress.set()
         for child in self._workers:
             child.send(ToChild.DEGRADED, text.encode())
 

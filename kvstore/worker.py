@@ -61,6 +61,8 @@ _REQUEST_HEADER_BYTES: Final = 32  # to after_ts
 _MAC_BYTES: Final = 16
 _GET: Final = 1
 _GET_BYTES: Final = 33  # code, key hash
+_ADMIN_OP_AT: Final = 16
+_ADMIN_LIST: Final = b"\3"
 _SESSION_AT_IN_HELLO: Final = 40
 _CERTIFICATES: Final = struct.Struct("<IH")
 _KEYS: Final = struct.Struct("<32sI")
@@ -356,9 +358,9 @@ class Worker:
                 connection.send(frame)
         elif kind in _PROVED_FRAMES and not self._accepting:
             connection.refuse(ErrorCode.NOT_NOW, "the service is stopping")
-        elif self._trouble and (kind == Client.ADMIN or (kind == Client.REQUEST and not only_reads(body))):
+        elif self._trouble and changes_something(kind, body):
             # A get is still answered: provisionally, and that is what its client is told, as always.
-            connection.refuse(ErrorCode.NOT_NOW, f"no change can be made durable now: {self._trouble}")
+            connection.refuse(ErrorCode.CHANGES_REFUSED, f"no change can be made durable now: {self._trouble}")
         elif kind in _SUPERVISOR_FRAMES:
             self._tokens = (self._tokens + 1) % 2**32
             self._asked[self._tokens] = (connection.number, kind)
@@ -471,6 +473,13 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("unexpected fault", exc_info=error)
             self._control.fault(f"worker {self._config.index}: unexpected fault: {error!r}")
+
+
+def changes_something(kind: int, body: bytes) -> bool:
+    """Whether a frame may bring about what has to be made durable."""
+    if kind == Client.ADMIN:
+        return body[_ADMIN_OP_AT : _ADMIN_OP_AT + 1] != _ADMIN_LIST
+    return kind == Client.REQUEST and not only_reads(body)
 
 
 def only_reads(body: bytes) -> bool:

@@ -31,7 +31,7 @@ class AuthorizedClients:
     async def add(self, name: str, public_key: bytes, role: Role) -> Written:
         """Admit a client by its Ed25519 public key (32 bytes). `name`: at most 64 bytes of UTF-8, for people.
 
-        Raises ForbiddenError if this client is no admin, RefusedError if the monitor declines,
+        Raises ForbiddenError if this client is no admin, RefusedError if the monitor declines, UnavailableError,
         OutcomeUnknownError if the connection or the server is lost with the answer. Cancelled, or failed by a
         TransportError, the change may have been made or not: `list` tells.
         """

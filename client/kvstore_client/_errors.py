@@ -13,6 +13,7 @@
     ├── OutcomeError              the connection or the server was lost; says what became of the operation
     │   ├── ResultLostError       it ran, but its result is unknown
     │   ├── NotAppliedError       it never ran, and never will
+    │   │   └── UnavailableError  the server's disk takes nothing: it refuses changes, and answers gets
     │   ├── ProvisionalLostError  it was answered, but lost before it was certified
     │   └── OutcomeUnknownError   whether it holds is unknown: it may have run or not, or may run yet
     └── IntegrityError            somebody lied; never retried; carries the evidence
@@ -121,6 +122,13 @@ class ResultLostError(OutcomeError):
 
 class NotAppliedError(OutcomeError):
     """The operation never ran and never will. It may be called again."""
+
+
+class UnavailableError(NotAppliedError):
+    """The server can make nothing durable now, as when its disk is full, and refuses changes; gets are answered.
+
+    The message has the server's reason. That the operation never runs is the monitor's word, not the server's.
+    """
 
 
 class ProvisionalLostError(OutcomeError):

@@ -66,18 +66,23 @@ class Sent:
     sequence: int
     operations: list[Operation]
     request: bytes
+    generation: int
     after_ts: int
     epoch_min: int
 
 
 @dataclass(slots=True)
 class Turn:
-    """What all lanes of a session share: numbers that go into every request."""
+    """What all lanes of a session share: numbers that go into every request.
+
+    `gets_apart`: the server has refused changes, and taken none since. So gets are sent in requests of their own.
+    """
 
     session: int
     generation: int
     after_ts: int
     epoch_min: int
+    gets_apart: bool = False
 
 
 class Lane:
@@ -113,6 +118,20 @@ class Lane:
                 operation.call.fail(operation.index, error)
         self.queue.clear()
 
+    @property
+    def changes_in_flight(self) -> bool:
+        return any(operation.code != GET for sent in self.in_flight for operation in sent.operations)
+
+    def refuse_changes(self, error: KVStoreError) -> None:
+        """Fail what is queued and not a get: it cannot run, since it is not sent."""
+        queue, self.queue = self.queue, deque()
+        for operation in queue:
+            if operation.code == GET:
+                self.queue.append(operation)
+            else:
+                operation.call.fail(operation.index, error)
+                self.settled_count += 1
+
     def _waiting(self) -> Iterator[Operation]:
         for sent in self.in_flight:
             yield from sent.operations
@@ -131,7 +150,7 @@ class Lane:
         request = encode_request(
             self.request_key, turn.session, turn.generation, self.thread, self.sequence, turn.after_ts, encoded
         )
-        self.in_flight.append(Sent(self.sequence, operations, request, turn.after_ts, turn.epoch_min))
+        self.in_flight.append(Sent(self.sequence, operations, request, turn.generation, turn.after_ts, turn.epoch_min))
         return encode_request_frame(request, [operation.payload for operation in operations])
 
     def _take(self, payload_bytes_max: int) -> list[Operation]:
@@ -144,12 +163,15 @@ class Lane:
                 queue.popleft()
                 continue
             size += len(operation.payload)
-            if operations and (size > payload_bytes_max or operation.alone):
+            if operations and (size > payload_bytes_max or operation.alone or self._apart(operation, operations[0])):
                 break
             operations.append(queue.popleft())
             if operation.alone:
                 break
         return operations
+
+    def _apart(self, one: Operation, other: Operation) -> bool:
+        return self._turn.gets_apart and (one.code == GET) != (other.code == GET)
 
     def receive(self, receipt: bytes, payload: bytes, outcome_of: Callable[[int], EpochOutcome]) -> int:
         """Check the receipt of the first request in flight and deliver its answers. Returns its ts.
@@ -176,6 +198,8 @@ class Lane:
                 raise ProtocolError(f"thread {self.thread}: a receipt whose results are malformed") from None
         self.in_flight.popleft()
         self.settled_count += 1
+        if self._turn.gets_apart and any(operation.code != GET for operation in operations):
+            self._turn.gets_apart = False
         for operation, answer in zip(operations, answers, strict=True):
             if isinstance(answer, Answer):
                 operation.call.deliver(operation.index, answer)
@@ -193,7 +217,7 @@ class Lane:
             raise ReceiptError(f"a receipt of thread {self.thread} is cut short", evidence)
         session, generation, thread, count, sequence, ts, error = _RECEIPT_HEADER.unpack_from(receipt)
         turn = self._turn
-        if (session, generation, thread, sequence) != (turn.session, turn.generation, self.thread, sent.sequence):
+        if (session, generation, thread, sequence) != (turn.session, sent.generation, self.thread, sent.sequence):
             raise ReceiptError(
                 f"thread {self.thread}: the receipt of request {sequence} came where that of request {sent.sequence} "
                 f"is due: repeated, reordered, or of another session",

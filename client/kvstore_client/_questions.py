@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from kvstore_client._errors import KVStoreError, OutcomeUnknownError, ProtocolError
+from kvstore_client._errors import KVStoreError, OutcomeUnknownError, ProtocolError, UnavailableError
 from kvstore_client._frames import FrameType, encode_frame
 from kvstore_client._messages import AdminAnswer, AdminOp, UnverifiedAdminAnswer, encode_admin_request
 from kvstore_client._receipts import Receipt
@@ -65,6 +65,7 @@ class AdminLine:
         self._in_flight: AdminCall | None = None
         self._request = b""
         self._sent_again = False
+        self._refusal: UnavailableError | None = None
 
     @property
     def busy(self) -> bool:
@@ -91,12 +92,22 @@ class AdminLine:
             return self._encode(AdminOp.LIST, b"")
         return encode_frame(FrameType.ADMIN, self._request)
 
+    def refuse(self, error: UnavailableError) -> bytes | None:
+        """The host says that it did not pass the request in flight on. A harmless request of the same number takes its
+        place, so that it cannot take effect later; then the call fails. None if nothing is in flight."""
+        if self._in_flight is None or self._refusal is not None:
+            return None
+        self._refusal, self._sent_again = error, True
+        return self._encode(AdminOp.LIST, b"")
+
     def answer(self, body: bytes) -> tuple[AdminCall, AdminAnswer]:
         """The answer to the request in flight, checked, and who waits for it. Raises ReceiptError, ProtocolError."""
         if self._in_flight is None:
             raise ProtocolError("the server sent an admin answer that nobody asked for")
         answer = UnverifiedAdminAnswer(body).verify(self._key, self._request)
         self.settled_count += 1
+        if self._refusal is not None:
+            self._in_flight.fail(self._refusal)
         return self._take_in_flight(), answer
 
     def explains(self, sequence: int) -> bool:
@@ -136,6 +147,6 @@ class AdminLine:
             call.fail(OutcomeUnknownError(f"{reason}: the change may have run or not; list the clients to see"))
 
     def _take_in_flight(self) -> AdminCall:
-        call, self._in_flight = self._in_flight, None
+        call, self._in_flight, self._refusal = self._in_flight, None, None
         assert call is not None
         return call

@@ -4,6 +4,10 @@
 (puts and deletes are answered as applied, at or before its ts; gets are asked again; of the others the result is lost),
 later ones never will, so they are sent again in the new generation.
 
+**Changes refused.** A server whose disk takes nothing says that it did not pass a request on; it may be lying, and pass
+it on later. So the session is resumed, on the same connection: once the monitor has answered, what it did not run fails
+with UnavailableError, and gets are asked again.
+
 **New incarnation.** The monitor says what its sealed state knows of the former session.
 - *Answered*: requests up to `last` took effect, certified. Later ones up to `replayed` took effect again, from the
   write-ahead log, with the same results, and will be certified with `replay_epoch`, by the new incarnation. Those that
@@ -26,7 +30,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from kvstore_client._errors import KVStoreError, NotAppliedError, OutcomeUnknownError, ResultLostError
+from kvstore_client._errors import (
+    KVStoreError,
+    NotAppliedError,
+    OutcomeUnknownError,
+    ResultLostError,
+    UnavailableError,
+)
 from kvstore_client._lane import Lane, Sent
 from kvstore_client._messages import FormerAnswer
 from kvstore_client._operations import DELETE, GET, PUT, Operation
@@ -66,8 +76,13 @@ def fail_all(operations: Iterable[Operation], error: KVStoreError) -> None:
         operation.call.fail(operation.index, error)
 
 
-def after_resume(lane: Lane, last: int, receipt_of: Callable[[Sent], Receipt]) -> None:
-    """Settle what a resumed lane had in flight, and queue the rest again, in order, before what is queued."""
+def after_resume(
+    lane: Lane, last: int, receipt_of: Callable[[Sent], Receipt], refusal: UnavailableError | None = None
+) -> None:
+    """Settle what a resumed lane had in flight, and queue the rest again, in order, before what is queued.
+
+    `refusal`: why all of that, if it is not a get, fails instead.
+    """
     again: list[Operation] = []
     for sent in lane.in_flight:
         if sent.sequence <= last:
@@ -79,6 +94,8 @@ def after_resume(lane: Lane, last: int, receipt_of: Callable[[Sent], Receipt]) -
     lane.in_flight.clear()
     lane.sequence = last
     lane.queue.extendleft(reversed(again))
+    if refusal is not None:
+        lane.refuse_changes(refusal)
 
 
 def after_restart(

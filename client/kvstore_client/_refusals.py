@@ -1,6 +1,7 @@
 """What the host says on its own word when it will not serve, and what that means for the client.
 
 A TransportError: the connection is of no use, another may be. A RefusedError or ProtocolError: trying again is useless.
+An UnavailableError: requests of this connection were refused because they change something.
 None of it is proof of anything.
 """
 
@@ -13,6 +14,7 @@ from kvstore_client._errors import (
     ProtocolError,
     RefusedError,
     TransportError,
+    UnavailableError,
     UnknownKeyError,
 )
 from kvstore_client._frames import decode_error
@@ -20,7 +22,7 @@ from kvstore_client._frames import decode_error
 TEXT_MAX = 200
 """Characters of the host's text that get into a message."""
 
-_HELLO_REFUSED, _NOT_NOW, _MONITOR_FAILED = 4, 6, 8
+_HELLO_REFUSED, _NOT_NOW, _MONITOR_FAILED, _CHANGES_REFUSED = 4, 6, 8, 9
 _UNKNOWN_KEY, _KEY_REQUIRED, _TOO_MANY_SESSIONS = 3, 4, 5
 _REJECTIONS = {1: "unknown session", 2: "bad mac", 3: "bad sequence", 4: "bad generation", 5: "wrong thread"}
 
@@ -39,6 +41,8 @@ def error_from_host(body: bytes) -> KVStoreError:
         return _refusal(said, text)
     if code == _NOT_NOW:
         return ConnectionLostError(said)
+    if code == _CHANGES_REFUSED:
+        return UnavailableError(said)
     if code == _MONITOR_FAILED:
         return RefusedError(f"{said}, but showed no violation that the monitor signed", code)
     return ProtocolError(said)

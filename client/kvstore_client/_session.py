@@ -35,6 +35,7 @@ from kvstore_client._errors import (
     RefusedError,
     RollbackError,
     TransportError,
+    UnavailableError,
     ViolationError,
 )
 from kvstore_client._frames import (
@@ -120,6 +121,8 @@ class Session:
         self._asked_about: FormerSession | None = None
         self._resumes: dict[int, bytes] = {}
         self._resume_rejected = False
+        self._refusal: UnavailableError | None = None
+        """Why this connection is resumed: the host refused changes."""
         self._handlers: dict[int, Callable[[bytes], None]] = {
             FrameType.RECEIPT: self._on_receipt,
             FrameType.CERTIFICATE: self._on_certificate,
@@ -140,7 +143,7 @@ class Session:
     def connection_made(self) -> None:
         self.phase, self.dropped = Phase.GREETING, None
         self._asked_to = self._target = 0
-        self._hello = None
+        self._hello = self._refusal = None
         self._page.clear()
         self._resumes.clear()
         self._output.clear()
@@ -319,7 +322,7 @@ class Session:
             outcome = self.outcome(ts >> 32, min(sent.epoch_min, ts >> 32))
             return Receipt(ts, outcome, lane.thread, sent.sequence)
 
-        _recovery.after_resume(lane, last, receipt_of)
+        _recovery.after_resume(lane, last, receipt_of, self._refusal)
         self._resumes_answered()
 
     def _resumes_answered(self) -> None:
@@ -330,6 +333,9 @@ class Session:
             return
         assert self.chain is not None
         self.phase = Phase.READY
+        if self._refusal is not None:
+            self._refusal = None
+            return
         # Certificates may have been released while there was no connection.
         self._output.append(encode_certificates(self.chain.epoch + 1, CERTIFICATES_MAX))
         again = self._current.admin.again() if self._current.admin else None
@@ -542,6 +548,8 @@ class Session:
         if current is None or rejected.session != current.turn.session:
             return
         if self.phase is Phase.RESUMING:
+            if rejected.sequence:
+                return  # of a request behind one that was refused: the resume settles it
             if self._resumes.pop(rejected.thread, None) is not None:
                 self._resume_rejected = True
                 self._resumes_answered()
@@ -561,4 +569,23 @@ class Session:
         raise ViolationError(violation, {"violation": body})
 
     def _on_error(self, body: bytes) -> None:
-        raise error_from_host(body)
+        error = error_from_host(body)
+        if not isinstance(error, UnavailableError):
+            raise error
+        self._refused(error)
+
+    def _refused(self, error: UnavailableError) -> None:
+        """The host has not passed requests on, it says, since they change something."""
+        if self._refusal is not None:
+            return  # the resume that is on its way settles all that was sent before
+        current = self._current
+        if self.phase is not Phase.READY or current is None or current.admin is None:
+            raise ConnectionLostError(str(error))
+        withdrawn = current.admin.refuse(error)
+        self._ask(withdrawn)
+        if any(lane.changes_in_flight for lane in current.lanes):
+            self._refusal = error
+            current.turn.gets_apart = True
+            self._send_resumes(current)
+        elif withdrawn is None:
+            raise ConnectionLostError(str(error))

@@ -2,7 +2,7 @@
 
 `Monitor` is honest and knows what a monitor knows; it is built on the plain encoders beside the golden vectors, not on
 the client's code. `Host` serves it over TCP, and lies where a test tells it to: `to_client` and `to_monitor` may drop,
-change or repeat frames.
+change or repeat frames. While it is `full` it refuses changes, as a server whose disk takes nothing.
 """
 
 from __future__ import annotations
@@ -329,6 +329,7 @@ class Monitor:
 
 
 Frames = list[tuple[int, bytes]]
+CHANGES_REFUSED = ERROR, struct.pack("<H", 9) + b"no space left"
 Hook = Callable[[int, bytes], Frames]
 
 
@@ -344,6 +345,7 @@ class Host:
         self.unverified = unverified
         self.to_client: Hook = honest
         self.to_monitor: Hook = honest
+        self.full = False
         self.values: dict[bytes, bytes] = {}
         self.keys: dict[bytes, bytes] = {}
         self.requests: list[bytes] = []
@@ -424,6 +426,8 @@ class Host:
 
     def _answer(self, kind: int, body: bytes) -> Frames:
         monitor = self.monitor
+        if self.full and _changes_something(kind, body):
+            return [CHANGES_REFUSED]
         if kind == HELLO:
             return [monitor.hello(body)]
         if kind == REQUEST:
@@ -511,6 +515,13 @@ class Host:
                 parts.append(b"\x00" if size > self.frame_max else b"\x01" + value)
             at += length
         return b"".join(parts)
+
+
+def _changes_something(kind: int, body: bytes) -> bool:
+    if kind == REQUEST:
+        operations = body[4 + 32 : 4 + struct.unpack_from("<I", body)[0] - 16]
+        return len(operations) % 33 != 0 or any(code != 1 for code in operations[::33])
+    return kind == ADMIN and body[16] != 3
 
 
 def _admin_turn(body: bytes) -> tuple[int, int, int]:

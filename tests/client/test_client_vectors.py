@@ -108,7 +108,10 @@ def lane_with_request(call: Collector) -> Lane:
     shared = Turn(turn["session"], turn["generation"], turn["after_ts"], 0)
     keys = bytes.fromhex(vector["request_key"]), bytes.fromhex(vector["receipt_key"])
     lane = Lane(turn["thread"], *keys, shared)
-    lane.in_flight.append(Sent(turn["sequence"], operations(call), bytes.fromhex(turn["request"]), turn["after_ts"], 8))
+    request = bytes.fromhex(turn["request"])
+    lane.in_flight.append(
+        Sent(turn["sequence"], operations(call), request, turn["generation"], turn["after_ts"], epoch_min=8)
+    )
     return lane
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from integration.service import Service
-from kvstore_client import TransportError, connect
+from kvstore_client import ClientKey, Role, UnavailableError
 
 DISK_BYTES = 2 << 20
 EARLIER, VALUE = b"earlier", b"certified before the disk was full"
@@ -60,11 +60,16 @@ async def test_a_full_disk_degrades_the_service_until_there_is_room(tmp_path: Pa
             status = await state_becomes(service, "degraded")
             assert str(store) in str(status["trouble"])
             assert (await reader.get(EARLIER)).value == VALUE, "a get is answered, provisionally"
-            async with connect(
-                service.address, monitor=service.fingerprint, key=service.admin_key, timeout=1
-            ) as refused:
-                with pytest.raises(TransportError, match="no change can be made durable now"):
-                    await refused.put(b"refused", b"")
+            for _ in range(3):
+                with pytest.raises(UnavailableError, match="No space left on device"):
+                    await writer.put(b"refused", b"")
+                assert (await writer.get(b"later")).value == bytes(60_000), "the same client's gets go on"
+            with pytest.raises(UnavailableError):
+                await writer.clients.add("refused", ClientKey(bytes(32)).public_key, Role.READ)
+            assert len(await writer.clients.list()) == 1
+            command = await asyncio.to_thread(service.zetakv, "put", "refused", "by the command")
+            assert command.returncode == 1
+            assert b"No space left on device" in command.stderr
             filler.unlink()
             await state_becomes(service, "ok")
             await provisional.certified()
@@ -75,6 +80,25 @@ async def test_a_full_disk_degrades_the_service_until_there_is_room(tmp_path: Pa
     async with Service(tmp_path) as service, service.connected() as kv:
         assert (await kv.get(b"later", certified=True)).value == bytes(60_000)
         assert (await kv.get(b"after", certified=True)).value == b"room"
+
+
+async def test_a_stop_while_the_disk_is_full_ends_soon_and_names_the_loss(tmp_path: Path, store: Path) -> None:
+    async with Service(tmp_path) as service:
+        async with service.connected() as kv:
+            await kv.put(EARLIER, VALUE, certified=True)
+            filler = await asyncio.to_thread(fill, store)
+            await kv.put(b"later", bytes(60_000))
+            await state_becomes(service, "degraded")
+        started = time.monotonic()
+        code, output = await service.ends(terminate=True)
+        assert time.monotonic() - started < 10
+        assert code == 1, output
+        assert "No space left on device" in output.splitlines()[-1]
+        assert "what was not certified is lost" in output.splitlines()[-1]
+    filler.unlink()
+    async with Service(tmp_path) as service, service.connected() as kv:
+        assert (await kv.get(EARLIER, certified=True)).value == VALUE
+        assert (await kv.get(b"later", certified=True)).value is None
 
 
 async def test_a_start_on_a_read_only_disk_names_it(tmp_path: Path, store: Path) -> None:
