@@ -30,8 +30,9 @@ from kvstore.cli_connect import (
 from kvstore.cli_override import OverrideOrder, override_rollback
 from kvstore.cli_serve import run_service
 from kvstore.cli_status import ask_status, print_status
-from kvstore.config import HTTP_PORT_DEFAULT, PORT_DEFAULT, ConfigError, ServeConfig
+from kvstore.config import HTTP_PORT_DEFAULT, PORT_DEFAULT, ConfigError, ServeConfig, parse_size
 from kvstore.demo import demonstrate_tampering
+from kvstore.limits import MIB
 from kvstore.storage import StorageError
 from kvstore.violation import Violation
 
@@ -76,10 +77,11 @@ def serve(
     register: Annotated[
         str | None, typer.Option(help="The monitor's trusted register: file, tpm:PATH:INDEX or tpm:HOST:PORT:INDEX.")
     ] = None,
-    slots: Annotated[int, typer.Option(help="Verified cache per worker, in records.")] = ServeConfig.slots,
-    hot_records: Annotated[
-        int, typer.Option(help="Records per worker that stay hot over a checkpoint.")
-    ] = ServeConfig.hot_records_max,
+    memory: Annotated[
+        str, typer.Option(help="What all processes together may hold, as 512MiB or 2GiB.")
+    ] = f"{ServeConfig.memory_bytes // MIB}MiB",
+    slots: Annotated[int | None, typer.Option(help="Verified cache per worker, in records.")] = None,
+    hot_records: Annotated[int | None, typer.Option(help="Records per worker that stay hot over a checkpoint.")] = None,
     key_bytes: Annotated[int, typer.Option(help="Longest key.")] = ServeConfig.key_bytes_max,
     value_bytes: Annotated[int, typer.Option(help="Longest value.")] = ServeConfig.value_bytes_max,
 ) -> None:
@@ -98,6 +100,7 @@ def serve(
             open=open_mode,
             monitor=monitor,
             register=register,
+            memory_bytes=parse_size(memory),
             slots=slots,
             hot_records_max=hot_records,
             key_bytes_max=key_bytes,

@@ -184,9 +184,17 @@ class ClientPort:
     """All connections of one worker."""
 
     def __init__(
-        self, handler: ClientHandler, greeting: bytes, ungreeted_frame_bytes_max: int = limits.FRAME_BYTES_MAX
+        self,
+        handler: ClientHandler,
+        greeting: bytes,
+        queued_bytes_max: int,
+        ungreeted_frame_bytes_max: int = limits.FRAME_BYTES_MAX,
     ) -> None:
-        """`ungreeted_frame_bytes_max`: until a session is on the connection."""
+        """`queued_bytes_max`: unanswered bytes of all connections at which those that send more are no longer read.
+
+        `ungreeted_frame_bytes_max`: until a session is on the connection.
+        """
+        self._queued_bytes_max = queued_bytes_max
         self.handler = handler
         self.ungreeted_frame_bytes_max = ungreeted_frame_bytes_max
         self._greeting = greeting
@@ -267,10 +275,10 @@ class ClientPort:
         else:
             self._quiet.set()
         if self._held_by_bytes:
-            if self._pending_bytes < limits.QUEUED_BYTES_MAX // 2:
+            if self._pending_bytes < self._queued_bytes_max // 2:
                 self._held_by_bytes = False
                 self._release()
-        elif self._pending_bytes > limits.QUEUED_BYTES_MAX:
+        elif self._pending_bytes > self._queued_bytes_max:
             self._held_by_bytes = True
 
     def _release(self) -> None:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 from kvstore import limits
+from kvstore.memory import MEMORY_BYTES_DEFAULT, MemoryPlan, memory_bytes_min, plan_memory
 
 PORT_DEFAULT: Final = 7717
 HTTP_PORT_DEFAULT: Final = 7718
@@ -20,6 +22,8 @@ _EPOCH_MS_MAX: Final = 3_600_000
 _SLOTS_MIN: Final = 80  # twice the longest path in the tree
 _SLOTS_MAX: Final = 1 << 24  # what the monitor allows (protocol section 9)
 _HOT_RECORDS_MAX: Final = 1 << 28
+_SIZE: Final = re.compile(r"(\d+)(KiB|MiB|GiB|)")
+_UNITS: Final = {"": 1, "KiB": limits.KIB, "MiB": limits.MIB, "GiB": 1 << 30}
 
 
 _REGISTER_OF_CHILD: Final = "left out with --unverified, and with --monitor, which has its own"
@@ -52,10 +56,12 @@ class ServeConfig:
     """Trusted register of the monitor that is started; None: a file in its directory."""
     durability: str = DURABILITY_EPOCH
     """What survives a crash: `epoch`, what is certified; `wal`, all that was answered."""
-    slots: int = 32_768
-    """Verified cache of each verifier thread, in records."""
-    hot_records_max: int = 262_144
-    """Records of each worker that stay in Blum over a cut."""
+    memory_bytes: int = MEMORY_BYTES_DEFAULT
+    """What all processes together may hold (`kvstore.memory`)."""
+    slots: int | None = None
+    """Verified cache of each verifier thread, in records; None: as the memory allows."""
+    hot_records_max: int | None = None
+    """Records of each worker that stay in Blum over a cut; None: as the memory allows."""
     key_bytes_max: int = 4_096
     value_bytes_max: int = limits.MIB
     map_bytes_start: int = 256 * limits.MIB
@@ -64,8 +70,13 @@ class ServeConfig:
     def __post_init__(self) -> None:
         _check("--workers", self.workers in {1 << bit for bit in range(7)}, "a power of two, at most 64")
         _check("--epoch-ms", _EPOCH_MS_MIN <= self.epoch_ms <= _EPOCH_MS_MAX, f"{_EPOCH_MS_MIN} to {_EPOCH_MS_MAX}")
-        _check("--slots", _SLOTS_MIN <= self.slots <= _SLOTS_MAX, f"{_SLOTS_MIN} to {_SLOTS_MAX}")
-        _check("--hot-records", 0 <= self.hot_records_max <= _HOT_RECORDS_MAX, f"0 to {_HOT_RECORDS_MAX}")
+        memory_min = memory_bytes_min(self.workers)
+        _check(
+            "--memory", self.memory_bytes >= memory_min, f"at least {memory_min // limits.MIB}MiB with these workers"
+        )
+        memory = self.memory
+        _check("--slots", _SLOTS_MIN <= memory.slots <= _SLOTS_MAX, f"{_SLOTS_MIN} to {_SLOTS_MAX}")
+        _check("--hot-records", 0 <= memory.hot_records_max <= _HOT_RECORDS_MAX, f"0 to {_HOT_RECORDS_MAX}")
         _check("--port", 0 <= self.port < 1 << 16, "0 to 65535")
         _check("--http-port", self.http_port is None or 0 <= self.http_port < 1 << 16, "0 to 65535")
         _check("--key-bytes", 1 <= self.key_bytes_max <= limits.KEY_BYTES_MAX, f"1 to {limits.KEY_BYTES_MAX}")
@@ -76,6 +87,13 @@ class ServeConfig:
         _check("--durability", self.verified or not self.has_log, "epoch with --unverified")
         if self.monitor is not None:
             parse_address(self.monitor)
+
+    @property
+    def memory(self) -> MemoryPlan:
+        """The limits of each worker: as the memory is divided, but for what was chosen."""
+        plan = plan_memory(self.memory_bytes, self.workers)
+        chosen = {"slots": self.slots, "hot_records_max": self.hot_records_max}
+        return dataclasses.replace(plan, **{name: value for name, value in chosen.items() if value is not None})
 
     @property
     def store_path(self) -> Path:
@@ -139,6 +157,14 @@ class ChildConfig:
             serve[name] = None if serve[name] is None else Path(serve[name])
         fields["runtime"] = Path(fields["runtime"])
         return cls(serve=ServeConfig(**serve), **fields)
+
+
+def parse_size(text: str) -> int:
+    """`512MiB`, `2GiB`, or a number of bytes. Raises ConfigError."""
+    number, unit = (found[1], found[2]) if (found := _SIZE.fullmatch(text)) else ("", "")
+    if not number:
+        raise ConfigError(f"a size is a number with KiB, MiB or GiB, not {text!r}")
+    return int(number) * _UNITS[unit]
 
 
 def parse_address(address: str) -> Path | tuple[str, int]:

@@ -32,8 +32,6 @@ PENDING_FRAMES_MAX: Final = 1_024
 """Unanswered frames of one connection before it is no longer read: deep enough for any pipeline."""
 PENDING_BYTES_MAX: Final = 32 * MIB
 """Unanswered bytes of one connection before it is no longer read: two of the largest frames."""
-QUEUED_BYTES_MAX: Final = 256 * MIB
-"""Unanswered bytes of all connections before those that send more are no longer read: memory of one worker."""
 WRITE_BUFFER_BYTES_MAX: Final = 64 * MIB
 """A client that lets this much pile up does not read: it is dropped, so that it costs no one else memory."""
 CERTIFICATES_AT_ONCE_MAX: Final = 4_096
@@ -42,13 +40,6 @@ KEYS_AT_ONCE_MAX: Final = 4_096
 """Keys in one listing: with keys of the default length they fit into one frame."""
 KEYS_SCANNED_AT_ONCE: Final = 256
 """Rows looked at for a listing before other clients have their turn."""
-
-# --- epochs ---
-DIRTY_BYTES_SOON: Final = 64 * MIB
-"""Changed rows in a worker's memory that ask for a cut before its time: longer checkpoints are not more efficient."""
-DIRTY_BYTES_MAX: Final = 256 * MIB
-"""Changed rows in a worker's memory, those of checkpoints that are not applied among them, at which it reads no more
-requests until one is applied. The checkpointer holds about as much again for each worker."""
 
 # --- restarts ---
 RESTARTS_MAX: Final = 5

@@ -156,7 +156,11 @@ class Run:
     async def _ask_monitor(self, service: Service, sealed: bytes) -> Started:
         config, monitor = self._config, MonitorControl(service)
         start = monitor.start(
-            self._monitor_address, threads=config.workers, slots=config.slots, has_log=config.has_log, sealed=sealed
+            self._monitor_address,
+            threads=config.workers,
+            slots=config.memory.slots,
+            has_log=config.has_log,
+            sealed=sealed,
         )
         try:
             started = await self._or_over(

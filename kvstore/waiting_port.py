@@ -31,7 +31,7 @@ class WaitingPort:
             key_bytes_max=config.key_bytes_max,
             value_bytes_max=config.value_bytes_max,
         )
-        self._port = ClientPort(self, greeting, limits.UNGREETED_FRAME_BYTES_MAX)
+        self._port = ClientPort(self, greeting, limits.WRITE_BUFFER_BYTES_MAX, limits.UNGREETED_FRAME_BYTES_MAX)
         self._status = status
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()

@@ -79,6 +79,7 @@ class Worker:
     def __init__(self, config: ChildConfig, control: Control) -> None:
         serve = config.serve
         self._config = config
+        self._memory = serve.memory
         self._control = control
         self._store = LmdbReader(serve.store_path)
         self._archive = Archive(self._store)
@@ -93,7 +94,7 @@ class Worker:
             value_bytes_max=serve.value_bytes_max,
         )
         ungreeted_max = limits.UNGREETED_FRAME_BYTES_MAX if serve.verified else limits.FRAME_BYTES_MAX
-        self._port = ClientPort(self, greeting, ungreeted_max)
+        self._port = ClientPort(self, greeting, self._memory.queued_bytes_max, ungreeted_max)
         self._peers = Peers(
             [config.peer_socket(index) for index in range(serve.workers)], self._peer_request, self._peer_answer
         )
@@ -138,8 +139,8 @@ class Worker:
                 previous_threads=begin["previous_threads"],
                 epoch=self._open_epoch,
                 fresh=begin["fresh"],
-                slots=serve.slots,
-                hot_records_max=serve.hot_records_max,
+                slots=serve.memory.slots,
+                hot_records_max=serve.memory.hot_records_max,
                 key_bytes_max=serve.key_bytes_max,
                 value_bytes_max=serve.value_bytes_max,
                 response_bytes_max=limits.RESPONSE_BYTES_MAX,
@@ -309,14 +310,14 @@ class Worker:
         self._open_epoch = epoch + 1
 
     def _after_round(self) -> None:
-        self._hold(self._engine.dirty_bytes > limits.DIRTY_BYTES_MAX)
+        self._hold(self._engine.dirty_bytes > self._memory.dirty_bytes_max)
         if self._rounds.cutting:
             return
         if self._engine.active and self._active_reported < self._open_epoch:
             self._active_reported = self._open_epoch
             self._control.send(FromChild.ACTIVE, EPOCH.pack(self._open_epoch))
         # No cut would make the checkpoint that is on its way go sooner.
-        many = self._engine.changed_bytes > limits.DIRTY_BYTES_SOON and not self._checkpointing
+        many = self._engine.changed_bytes > self._memory.dirty_bytes_soon and not self._checkpointing
         if (many or self._engine.cut_wanted) and self._urgent_reported < self._open_epoch:
             self._urgent_reported = self._open_epoch
             self._control.send(FromChild.URGENT, EPOCH.pack(self._open_epoch))

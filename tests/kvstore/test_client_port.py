@@ -10,6 +10,7 @@ from kvstore.client_port import ClientPort, Connection, error_frame, greeting_fr
 from kvstore.framing import pack_frame
 from kvstore.messages import ErrorCode
 
+QUEUED_BYTES_MAX = 256 * limits.MIB
 GREETING = greeting_frame(flags=0, worker=1, workers=2, key_bytes_max=3, value_bytes_max=4)
 
 
@@ -75,7 +76,7 @@ def questions() -> Questions:
 
 @pytest.fixture
 def port(questions: Questions) -> ClientPort:
-    return ClientPort(questions, GREETING)
+    return ClientPort(questions, GREETING, QUEUED_BYTES_MAX)
 
 
 def test_the_server_speaks_first(port: ClientPort) -> None:
@@ -159,7 +160,7 @@ def test_a_client_that_sends_no_more_gets_its_answers_first(port: ClientPort) ->
 
 
 def test_long_frames_are_read_only_on_a_connection_with_a_session(questions: Questions) -> None:
-    port = ClientPort(questions, GREETING, ungreeted_frame_bytes_max=10)
+    port = ClientPort(questions, GREETING, QUEUED_BYTES_MAX, ungreeted_frame_bytes_max=10)
     greeted, stranger = Client(port), Client(port)
     greeted.sends(b"short")
     greeted.connection.greet()
@@ -188,7 +189,7 @@ async def test_quiet_is_reached_when_all_are_answered_gone_or_not(port: ClientPo
 
 def test_work_of_clients_that_leave_and_come_back_stops_those_who_send_more(port: ClientPort) -> None:
     body = b"x" * limits.PENDING_BYTES_MAX
-    for _ in range(limits.QUEUED_BYTES_MAX // limits.PENDING_BYTES_MAX + 1):
+    for _ in range(QUEUED_BYTES_MAX // limits.PENDING_BYTES_MAX + 1):
         client = Client(port)
         client.sends(body[: limits.FRAME_BYTES_MAX - 1])
         client.sends(body[limits.FRAME_BYTES_MAX - 1 :])

@@ -1,0 +1,71 @@
+"""How a service divides the memory that it may use: `--memory`, as limits of its processes.
+
+What is divided is anonymous memory. Pages of the store's file are the system's cache and not counted: the system takes
+them back when it needs room. The parts are bounded one by one, so their sum is, however many records there are.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from kvstore.limits import MIB
+
+MEMORY_BYTES_DEFAULT: Final = 2048 * MIB
+
+_INTERPRETER_BYTES: Final = 48 * MIB
+"""A Python process with its libraries, or the monitor with its connections; measured at 25 to 40 MiB."""
+_PROCESSES_BESIDE_WORKERS: Final = 4  # supervisor, checkpointer, gateway, monitor
+_WORKER_BYTES_MIN: Final = 64 * MIB
+"""What a worker needs beside its interpreter: two of the largest frames in each direction."""
+
+_SLOT_BYTES: Final = 256
+"""Of the monitor's verified cache, and the worker's mirror of it."""
+_SLOTS_MIN: Final = 1_024
+_SLOTS_DEFAULT: Final = 32_768
+"""As in Zeta; more do not make a service faster, as long as the upper levels of the tree fit."""
+_HOT_RECORD_BYTES: Final = 384
+"""Of a record in Blum, without its value."""
+_KEPT_VALUE_BYTES_DEFAULT: Final = 1_024
+_HOT_RECORDS_DEFAULT: Final = 262_144
+"""More make drains, and so epochs, longer."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Limits of each worker. Bytes, but for `slots` and `hot_records_max`."""
+
+    slots: int
+    hot_records_max: int
+    kept_value_bytes_max: int
+    """Longer values of records that did not change are read again, not kept."""
+    dirty_bytes_soon: int
+    """Changed rows that ask for a cut before its time."""
+    dirty_bytes_max: int
+    """Changed rows, with those on their way to the store, at which no more requests are read."""
+    queued_bytes_max: int
+    """Unanswered bytes of all connections at which those that send more are no longer read."""
+    read_bytes_max: int
+    """Rows that one batch has read, at which it ends."""
+
+
+def memory_bytes_min(workers: int) -> int:
+    """With less, a service could not do its work."""
+    return (_PROCESSES_BESIDE_WORKERS + workers) * _INTERPRETER_BYTES + workers * _WORKER_BYTES_MIN
+
+
+def plan_memory(memory_bytes: int, workers: int) -> MemoryPlan:
+    """Divide the memory; it is at least `memory_bytes_min`."""
+    interpreters = (_PROCESSES_BESIDE_WORKERS + workers) * _INTERPRETER_BYTES
+    share = (memory_bytes - interpreters) // workers
+    hot_bytes = share * 3 // 10
+    hot_records_max = min(_HOT_RECORDS_DEFAULT, hot_bytes // (2 * _HOT_RECORD_BYTES))
+    # A changed row is in the worker, packed for the checkpointer, and there again, packed and as a list to be sorted.
+    dirty_bytes_max = share * 4 // 10 // 4
+    return MemoryPlan(
+        slots=max(_SLOTS_MIN, min(_SLOTS_DEFAULT, share // 20 // _SLOT_BYTES)),
+        hot_records_max=hot_records_max,
+        kept_value_bytes_max=min(_KEPT_VALUE_BYTES_DEFAULT, hot_bytes // hot_records_max - _HOT_RECORD_BYTES),
+        dirty_bytes_soon=dirty_bytes_max // 4,
+        dirty_bytes_max=dirty_bytes_max,
+        queued_bytes_max=share // 8,
+        read_bytes_max=share // 8,
+    )
