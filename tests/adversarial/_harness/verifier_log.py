@@ -155,8 +155,11 @@ class _Reader:
                 self.take(4 + 32)
             case 3:
                 for _ in range(2):
-                    if self.number(1):
-                        self.take(_KEY.size + 32)
+                    match self.number(1):
+                        case 1:
+                            self.take(_KEY.size + 32)
+                        case 2:  # in Blum: no hash
+                            self.take(_KEY.size)
             case tag:
                 raise ValueError(f"value tag {tag}")
         return self.data[start : self.at]
