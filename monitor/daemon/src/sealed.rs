@@ -4,7 +4,7 @@
 //! may make the next. So there is one line of sealed states, and the host can neither change one, nor offer an older one, nor come back to
 //! a branch after an incarnation has begun on another.
 //!
-//! Layout: an [envelope](crate::envelope) of the fields, in the order of [`SealedState`].
+//! Layout: an [envelope] of the fields, in the order of [`SealedState`].
 
 use zeroize::Zeroizing;
 use zetakv_verifier::codec::{Malformed, Reader};
