@@ -66,6 +66,11 @@ RETRY_SECONDS_MAX: Final = 5.0
 """Pauses between attempts to reach a monitor that runs apart, or to start the gateway; each is twice the last one."""
 SILENCE_SECONDS: Final = 2.0
 """After that long without workers the supervisor answers clients itself; a restart is over sooner, and they wait."""
+KEEPALIVE_IDLE_SECONDS: Final = 10
+KEEPALIVE_INTERVAL_SECONDS: Final = 5
+KEEPALIVE_PROBES: Final = 4
+"""A monitor's machine that is silent that long, and then answers none of these, is gone: the connection ends after 30 s
+(protocol section 9)."""
 LOST_SECONDS: Final = 0.5
 """How long the end of another process, as the reason, is waited for after the monitor's connection has ended."""
 VIOLATION_SECONDS: Final = 1.0

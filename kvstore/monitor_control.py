@@ -30,8 +30,8 @@ _ADMIN_STATUS_AT: Final = 16
 _ADMIN_OP_AT: Final = 16
 _ADMIN_LIST: Final = 3
 _NO_THREAD: Final = 65_535
-# What the monitor says to a second host. It is no violation, though the code is that of a message out of place.
-_OCCUPIED: Final = "there is a control connection already"
+# Code of `not started` for a second host, which is no violation.
+_OCCUPIED: Final = 0
 
 OnAnswer = Callable[[bytes], None]
 
@@ -139,7 +139,7 @@ class MonitorControl:
             case Monitor.NOT_STARTED:
                 (code,) = _CODE.unpack_from(body)
                 text = body[_CODE.size :].decode(errors="replace")
-                if text == _OCCUPIED:
+                if code == _OCCUPIED:
                     self._resolve(
                         MonitorLostError(f"the monitor serves another server, or has not noticed our end: {text}")
                     )

@@ -1,6 +1,7 @@
 """A worker's log connection to its verifier thread (protocol section 8): one log out, its outputs back."""
 
 import asyncio
+import socket
 import struct
 from pathlib import Path
 from typing import Final
@@ -27,9 +28,21 @@ async def connect_monitor(address: str, protocol: FrameProtocol) -> None:
         if isinstance(target, Path):
             await loop.create_unix_connection(lambda: protocol, str(target))
         else:
-            await loop.create_connection(lambda: protocol, *target)
+            transport, _ = await loop.create_connection(lambda: protocol, *target)
+            _notice_loss(transport.get_extra_info("socket"))
     except OSError as error:
         raise MonitorLostError(f"no monitor can be reached at {address}: {error.strerror or error}") from error
+
+
+def _notice_loss(connection: socket.socket) -> None:
+    """Let the connection end by itself when the monitor's machine has vanished."""
+    bound = limits.KEEPALIVE_IDLE_SECONDS + limits.KEEPALIVE_INTERVAL_SECONDS * limits.KEEPALIVE_PROBES
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.KEEPALIVE_IDLE_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, limits.KEEPALIVE_INTERVAL_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, limits.KEEPALIVE_PROBES)
+    # What was sent and is not acknowledged asks no questions: the same bound on it.
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * bound)
 
 
 class LogLink:

@@ -2,7 +2,7 @@
 
 Each worker listens on a Unix socket and connects to every other before clients are let in. The bytes of a forwarded
 frame are those that the client sent; the owner answers over the same link. A link ends only with a process, and then
-the service ends, so nothing is sent again.
+so does the run, so nothing is sent again.
 """
 
 import asyncio
@@ -75,4 +75,4 @@ class Peers:
 
 
 def _lost(_link: FrameProtocol, _error: Exception | None) -> None:
-    """The supervisor notices that a process is gone, and stops the others."""
+    """The supervisor notices that a process is gone, and ends the run."""

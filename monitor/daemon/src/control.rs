@@ -23,7 +23,7 @@ use crate::monitor::Monitor;
 use crate::register::TrustedRegister;
 use crate::sealed::NotStarted;
 use crate::stream::Stream;
-use crate::wire::{CONTROL_BYTES_MAX, LOG_BYTES_MAX, kind, read_cut_message, read_message, write_message};
+use crate::wire::{CONTROL_BYTES_MAX, LOG_BYTES_MAX, OCCUPIED, kind, read_cut_message, read_message, write_message};
 
 /// Events that may wait for the control thread; whoever has more waits.
 const EVENTS_MAX: usize = 256;
@@ -86,11 +86,18 @@ pub fn serve(monitor: &Monitor, register: &mut dyn TrustedRegister, stream: &mut
 
 /// Tell a host that its connection is of no use.
 pub fn refuse_start(stream: &mut Stream, code: ViolationCode, text: &str) -> Result<(), Error> {
-    write_message(
-        stream,
-        kind::NOT_STARTED,
-        &[&(code as u16).to_le_bytes(), text.as_bytes()],
-    )
+    not_started(stream, code as u16, text)
+}
+
+/// Tell a host that there is another one, which did nothing wrong, and neither did it.
+pub fn refuse_second(stream: &mut Stream) -> Result<(), Error> {
+    let text = "there is a control connection already";
+    log(format_args!("a connection is refused: {text}"));
+    not_started(stream, OCCUPIED, text)
+}
+
+fn not_started(stream: &mut Stream, code: u16, text: &str) -> Result<(), Error> {
+    write_message(stream, kind::NOT_STARTED, &[&code.to_le_bytes(), text.as_bytes()])
 }
 
 /// Let a thread turn the host's messages into events.

@@ -127,7 +127,7 @@ impl Monitor {
             (None, ..) => return Ok(()),
             (Some(kind::CONTROL), Some(VERSION), Err(Malformed)) => match self.take_register() {
                 Some(mut register) => return control::serve(self, &mut **register, stream),
-                None => "there is a control connection already",
+                None => return control::refuse_second(stream),
             },
             (Some(kind::LOG_CONNECTION), Some(VERSION), Ok((thread, incarnation))) => {
                 match self.seats.take(thread, &incarnation, stream)? {

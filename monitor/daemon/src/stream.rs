@@ -9,7 +9,18 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
+
 use crate::error::Error;
+
+/// How long a TCP connection may be silent before the other machine is asked for a sign of life.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+/// Pause between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Unanswered questions after which the connection has ended.
+const KEEPALIVE_PROBES: u32 = 4;
+/// The same bound on what was sent and is not acknowledged, of which no questions are asked.
+const UNACKNOWLEDGED_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Where the monitor listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,10 +68,22 @@ impl Listener {
             Self::Tcp(listener) => {
                 let stream = listener.accept()?.0;
                 stream.set_nodelay(true)?; // each message is one write, and somebody waits for it
+                notice_loss(&stream)?;
                 Ok(Stream::Tcp(stream))
             }
         }
     }
+}
+
+/// Let the connection end by itself when the other machine has vanished: until then no other host is let in.
+fn notice_loss(stream: &TcpStream) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_WAIT_MAX))
 }
 
 fn remove_stale_socket(path: &Path) -> Result<(), Error> {
@@ -136,5 +159,32 @@ impl Write for Stream {
             Self::Unix(stream) => stream.flush(),
             Self::Tcp(stream) => stream.flush(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_another_machine_is_noticed() {
+        let listener = Listener::bind(&Address::Tcp("127.0.0.1:0".to_owned())).expect("it listens");
+        let client = TcpStream::connect(listener.tcp_address().expect("TCP")).expect("it accepts");
+        let Ok(Stream::Tcp(accepted)) = listener.accept() else {
+            panic!("a TCP connection")
+        };
+        for (stream, watched) in [(&accepted, true), (&client, false)] {
+            assert_eq!(SockRef::from(stream).keepalive().expect("an option"), watched);
+        }
+        let socket = SockRef::from(&accepted);
+        assert_eq!(socket.tcp_keepalive_time().expect("an option"), KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().expect("an option"), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().expect("an option"), KEEPALIVE_PROBES);
+        let bound = socket.tcp_user_timeout().expect("an option");
+        assert_eq!(bound, Some(UNACKNOWLEDGED_WAIT_MAX));
+        assert_eq!(
+            KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES,
+            UNACKNOWLEDGED_WAIT_MAX
+        );
     }
 }

@@ -13,6 +13,9 @@ pub const LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of any other message's body that are looked at: an admin request or a hello with room to spare.
 pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
 
+/// Code of `not started` for a second host: no violation, and no reason not to try again.
+pub const OCCUPIED: u16 = 0;
+
 /// Types of messages.
 #[allow(missing_docs)] // the names are those of the protocol's table
 pub mod kind {
