@@ -64,9 +64,17 @@ def _lock(descriptor: int, path: Path) -> None:
 
 def _who_holds(descriptor: int, path: Path) -> str:
     holder = os.pread(descriptor, _PID_BYTES_MAX, 0).decode(errors="replace").strip()
-    if holder.isdecimal() and not Path("/proc", holder).exists():
+    if holder.isdecimal() and not _is_alive(holder):
         return f"the server that ran on the data directory {path} was killed and still writes its checkpoint: wait"
     return f"another server is running on the data directory {path} (process {holder or 'unknown'})"
+
+
+def _is_alive(process_id: str) -> bool:
+    """One that has ended, and that its parent has not waited for, has no command line any more."""
+    try:
+        return bool(Path("/proc", process_id, "cmdline").read_bytes())
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -1,7 +1,12 @@
 """A row of the store is gone or garbled: nothing can be proved without it; it is the host that says so."""
 
+import asyncio
+import os
+import signal
+import subprocess
+
 import pytest
-from _harness.expect import attempted, reported
+from _harness.expect import EXIT_VIOLATION, attempted, reported
 from _harness.service import Launch, Service, certified
 from kvstore_client import RefusedError, ViolationError
 
@@ -40,3 +45,25 @@ async def test_other_answers_of_the_epoch_are_not_certified(launch: Launch) -> N
         if other is not None and not other.is_certified:
             with pytest.raises(RefusedError):
                 await other.certified()
+
+
+async def test_nothing_is_restarted_after_it(launch: Launch) -> None:
+    """A restart would put the evidence away, and go on with a store that is known to be wrong."""
+    service = await _without_its_row(launch, None)
+    async with service.client() as kv:
+        with pytest.raises(RefusedError, match="missing_row"):
+            await kv.get(b"alice")
+    process = service.server.process
+    assert process is not None
+    (worker,) = await asyncio.to_thread(workers_of, process.pid)
+    os.kill(worker, signal.SIGKILL)
+    assert await asyncio.to_thread(process.wait) == EXIT_VIOLATION
+    assert "worker-0 ended unexpectedly (signal 9); after a violation nothing is restarted" in process.output
+    assert "INTEGRITY VIOLATION missing_row" in process.output
+    assert "Traceback" not in process.output
+    service.server.process = None
+
+
+def workers_of(supervisor: int) -> list[int]:
+    command = ["pgrep", "-P", str(supervisor), "-f", r"kvstore\.worker"]
+    return [int(line) for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()]

@@ -22,7 +22,7 @@ import pytest
 from kvstore_client import KV, IntegrityError, KVStoreError, NotAppliedError, ProvisionalLostError, connect
 from support.server import ZETAKV, MonitorProcess, Process, Server, environment_of
 
-from kvstore.cli_connect import EXIT_CRASH_LOOP
+from kvstore.cli_connect import EXIT_CRASH_LOOP, EXIT_ERROR
 from kvstore.limits import RESTARTS_MAX, SILENCE_SECONDS
 
 EPOCH_MS = 50
@@ -80,6 +80,16 @@ def children(server: Server) -> dict[int, str]:
         process_id, command = line.split(" ", 1)
         if name := _NAME.search(command):
             found[int(process_id)] = name[1] or name[2]
+    return found
+
+
+def processes_of(directory: Path) -> set[int]:
+    """Every living process whose arguments name the directory, whoever is its parent by now."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if entry.name.isdecimal() and str(directory).encode() in (entry / "cmdline").read_bytes():
+                found.add(int(entry.name))
     return found
 
 
@@ -210,9 +220,10 @@ async def test_nothing_outlives_a_supervisor_whenever_it_is_killed(directory: Pa
                 await asyncio.sleep(chance.uniform(0, 0.6))
             else:
                 await asyncio.sleep(chance.uniform(0.1, 0.8))
-            orphans = set(children(server))
+            assert process.pid in processes_of(directory)
             os.kill(process.pid, signal.SIGKILL)
-            await until(lambda found=orphans: not any(map(is_alive, found)), "its children end, too", ORPHAN_SECONDS)
+            await asyncio.to_thread(process.wait)
+            await until(lambda: not processes_of(directory), "its children end, too", ORPHAN_SECONDS)
         finally:
             await asyncio.to_thread(server.close)
     started = time.monotonic()
@@ -220,6 +231,29 @@ async def test_nothing_outlives_a_supervisor_whenever_it_is_killed(directory: Pa
     assert time.monotonic() - started < RESTART_SECONDS
     await asyncio.to_thread(server.stop)
     assert not (server.data / "runtime").is_symlink()
+
+
+async def test_nobody_starts_while_an_orphaned_checkpointer_may_still_write(directory: Path) -> None:
+    async with serving(directory) as server, connected(server) as kv:
+        process = server.process
+        assert process is not None
+        await kv.put(b"key", b"value", certified=True)
+        (checkpointer,) = (process_id for process_id, name in children(server).items() if name == "checkpointer")
+        os.kill(checkpointer, signal.SIGSTOP)  # as if it waited for a slow disk
+        try:
+            os.kill(process.pid, signal.SIGKILL)
+            await until(lambda: processes_of(directory) == {checkpointer}, "all others end", ORPHAN_SECONDS)
+            refused = await asyncio.to_thread(Server(directory).start_refused)
+            assert refused.code == EXIT_ERROR
+            assert f"on the data directory {server.data} was killed and still writes its checkpoint" in refused.stderr
+            assert is_alive(checkpointer)
+        finally:
+            os.kill(checkpointer, signal.SIGCONT)
+        # No later than it ends, the next one goes on with what was certified.
+        await asyncio.to_thread(server.start)
+        assert not is_alive(checkpointer)
+        async with connected(server) as again:
+            assert (await again.get(b"key", certified=True)).value == b"value"
 
 
 async def test_a_restart_keeps_the_data_directory_and_a_signal_ends_it(directory: Path, chance: random.Random) -> None:
@@ -247,10 +281,11 @@ async def test_a_restart_keeps_the_data_directory_and_a_signal_ends_it(directory
         server.process = None
 
 
-async def test_a_monitor_that_runs_apart_is_waited_for(directory: Path) -> None:
-    monitor = await asyncio.to_thread(MonitorProcess(directory).start)
+@pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
+async def test_a_monitor_that_runs_apart_is_waited_for(directory: Path, tcp: bool) -> None:
+    monitor = await asyncio.to_thread(MonitorProcess(directory, tcp=tcp).start)
     try:
-        async with serving(directory, "--monitor", f"unix:{monitor.socket}") as server:
+        async with serving(directory, "--monitor", monitor.address) as server:
             server.admin_key = monitor.admin_key
             async with connected(server) as kv:
                 await kv.put(b"key", b"value", certified=True)
@@ -259,7 +294,7 @@ async def test_a_monitor_that_runs_apart_is_waited_for(directory: Path) -> None:
                 await asyncio.sleep(SILENCE_SECONDS)
                 await until(lambda: server.status().json()["state"] == "restarting", "the status says so")
                 status = server.status().json()
-                assert "no monitor can be reached at unix:" in status["waits_for"]
+                assert f"no monitor can be reached at {monitor.address}" in status["waits_for"]
                 assert status["restarts"] == 1
                 assert not late.done()
                 await asyncio.to_thread(monitor.start)
@@ -267,5 +302,22 @@ async def test_a_monitor_that_runs_apart_is_waited_for(directory: Path) -> None:
                 status = await kv.status()
                 assert (status["state"], status["restarts"]) == ("ok", 1)
             await asyncio.to_thread(server.stop)
+    finally:
+        monitor.close()
+
+
+async def test_a_monitor_serves_one_server_and_the_second_is_told(directory: Path) -> None:
+    monitor = await asyncio.to_thread(MonitorProcess(directory).start)
+    try:
+        async with serving(directory, "--monitor", monitor.address) as server:
+            server.admin_key = monitor.admin_key
+            (directory / "second").mkdir()
+            second = Server(directory / "second", ["--monitor", monitor.address])
+            refused = await asyncio.to_thread(second.start_refused)
+            assert refused.code == EXIT_ERROR, refused
+            assert "the monitor serves another server" in refused.stderr
+            assert server.status().json()["restarts"] == 0
+            async with connected(server) as kv:
+                await kv.put(b"key", b"value", certified=True)
     finally:
         monitor.close()

@@ -1,5 +1,7 @@
 """When restarts are a crash loop, and how long is waited between attempts."""
 
+from itertools import pairwise
+
 import pytest
 
 from kvstore.limits import RESTARTS_MAX, RESTARTS_SECONDS, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN
@@ -49,5 +51,5 @@ def test_pauses_double_up_to_a_limit() -> None:
     pauses = Pauses()
     taken = [pauses.next() for _ in range(20)]
     assert taken[0] == RETRY_SECONDS_MIN
-    assert all(after == min(2 * before, RETRY_SECONDS_MAX) for before, after in zip(taken, taken[1:], strict=False))
+    assert all(after == min(2 * before, RETRY_SECONDS_MAX) for before, after in pairwise(taken))
     assert taken[-1] == RETRY_SECONDS_MAX

@@ -228,20 +228,22 @@ class Server:
 class MonitorProcess:
     """`zetakv-monitor` on its own, as when it is run apart from the host."""
 
-    def __init__(self, directory: Path, *, open_to_all: bool = False) -> None:
+    def __init__(self, directory: Path, *, open_to_all: bool = False, tcp: bool = False) -> None:
         self.state = directory / "monitor-state"
         self.socket = directory / "monitor.sock"
+        self.address = "tcp:127.0.0.1:0" if tcp else f"unix:{self.socket}"
+        """With the port, over TCP, from the first start on; it stays the same."""
         self._options = ["--open"] if open_to_all else []
         self.process: Process | None = None
 
     def start(self) -> Self:
-        arguments = [ZETAKV_MONITOR, "--state", str(self.state), "--socket", str(self.socket), *self._options]
+        scheme, _, rest = self.address.partition(":")
+        where = ["--socket" if scheme == "unix" else "--listen", rest]
+        arguments = [ZETAKV_MONITOR, "--state", str(self.state), *where, *self._options]
         self.process = Process(arguments, environment_of(self.state.parent / "home"))
-        end = time.monotonic() + START_SECONDS
-        while not self.socket.exists():
-            if self.process.exit_code is not None or time.monotonic() > end:
-                raise ProcessEndedError("the monitor did not start", self.process.exit_code, self.process.output)
-            time.sleep(0.01)
+        ready = json.loads(self.process.wait_for(r'^\{"ready": true.*\}$')[0])
+        if "address" in ready:
+            self.address = f"tcp:{ready['address']}"
         return self
 
     @property
