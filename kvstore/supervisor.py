@@ -175,7 +175,8 @@ class Supervisor:
             raise ServiceError(f"{reason}, while the service was stopping: what was not certified may be lost")
         else:
             self._restarts.add(reason, loop.time())
-            logger.error("%s: restarting from the last checkpoint; what was not certified is lost", reason)
+            fate = "replayed from the write-ahead log" if self._config.has_log else "lost"
+            logger.error("%s: restarting from the last checkpoint; what was not certified is %s", reason, fate)
             if self._serving:
                 self._silence = loop.call_later(limits.SILENCE_SECONDS, self._waiting_port.open, self._listeners)
 

@@ -249,7 +249,8 @@ async def test_nobody_starts_while_an_orphaned_checkpointer_may_still_write(dire
             assert is_alive(checkpointer)
         finally:
             os.kill(checkpointer, signal.SIGCONT)
-        # No later than it ends, the next one goes on with what was certified.
+        await asyncio.to_thread(process.wait)
+        # As soon as it has ended, the next one goes on with what was certified.
         await asyncio.to_thread(server.start)
         assert not is_alive(checkpointer)
         async with connected(server) as again:
