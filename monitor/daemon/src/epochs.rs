@@ -118,12 +118,15 @@ impl Epochs {
     }
 
     /// The sealed state of `epoch` and all that it covers are on disk: commit to it, and issue the certificate.
+    ///
+    /// Or, if the register's own disk did not take it, that error: the register holds the former commitment or this one, no certificate
+    /// has left, and the call may be made again.
     pub fn certify(
         &mut self,
         epoch: u32,
         identity: &Identity,
         register: &mut dyn TrustedRegister,
-    ) -> Result<Certificate, Fault> {
+    ) -> Result<Result<Certificate, Error>, Fault> {
         let sealed = self
             .sealed
             .filter(|_| self.history.epoch.checked_add(1) == Some(epoch))
@@ -137,12 +140,15 @@ impl Epochs {
             incarnation: self.run.incarnation,
         };
         failpoint!("register.before_commit");
-        register.commit(&self.committed, &commitment)?;
+        match register.commit(&self.committed, &commitment) {
+            Err(error @ Error::File { .. }) => return Ok(Err(error)),
+            committed => committed?,
+        }
         failpoint!("register.after_commit");
         self.committed = commitment;
         self.sealed = None;
         let (certificate, history) = self.history.certify(identity, &self.run)?;
         self.history = history;
-        Ok(certificate)
+        Ok(Ok(certificate))
     }
 }

@@ -342,7 +342,13 @@ impl<'a> Incarnation<'a> {
     }
 
     fn durable(&mut self, epoch: u32) -> Result<Reply, Fault> {
-        let certificate = self.epochs.certify(epoch, self.monitor.identity(), self.register)?;
+        let certificate = match self.epochs.certify(epoch, self.monitor.identity(), self.register)? {
+            Ok(certificate) => certificate,
+            Err(error) => {
+                let text = error.to_string();
+                return Ok((kind::NOT_COMMITTED, [&epoch.to_le_bytes(), text.as_bytes()].concat()));
+            }
+        };
         failpoint!("monitor.before_certificate");
         self.clocks.certify(epoch); // before the host can see the certificate, and close the next epoch
         Ok((kind::CERTIFICATE, certificate.to_vec()))

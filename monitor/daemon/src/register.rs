@@ -41,7 +41,8 @@ pub trait TrustedRegister: Send {
     /// Hold this from now on, whatever it holds: at the very first start, or when an operator says that what it held is lost.
     fn initialize(&mut self, commitment: &Commitment) -> Result<(), Error>;
 
-    /// Replace `expected` by `new`, durably. When this returns an error, the register holds one of the two.
+    /// Replace `expected` by `new`, durably. When this returns an error, the register holds one of the two. After an [`Error::File`] the
+    /// same call may be made again.
     fn commit(&mut self, expected: &Commitment, new: &Commitment) -> Result<(), Error>;
 }
 

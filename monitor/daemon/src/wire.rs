@@ -40,6 +40,7 @@ pub mod kind {
     pub const FAILED: u8 = 0x98;
     pub const HELLO_OK_WITH_TICKET: u8 = 0x99;
     pub const IS_LIVE: u8 = 0x9a;
+    pub const NOT_COMMITTED: u8 = 0x9b;
     pub const OUTPUTS: u8 = 0xa0;
 }
 

@@ -86,6 +86,37 @@ fn an_honest_host_starts_again_after_every_crash_and_no_epoch_has_two_certificat
 }
 
 #[test]
+fn a_register_that_cannot_be_written_is_tried_again_and_no_certificate_leaves_before() {
+    let scratch = Scratch::new();
+    let in_the_way = scratch.state().join("register.new");
+    let (mut seen, mut stored) = (Seen::default(), Vec::new());
+    let monitor = MonitorProcess::start(&scratch, &[]);
+    run_into(Crash::AfterCertificate, &monitor, &mut stored, &mut seen);
+
+    let (mut control, Started { epoch, .. }) = Control::start(&monitor, 1, &stored);
+    let mut log = Log::open(&monitor, 0);
+    cut(&mut log, epoch, &[]);
+    let sealed = control.sealed(epoch);
+    let before = std::fs::read(scratch.state().join("register")).expect("a file");
+    std::fs::create_dir(&in_the_way).expect("a directory, which no file replaces");
+    for _ in 0..2 {
+        control.connection.send(kind::DURABLE, &[&epoch.to_le_bytes()]);
+        let body = control.connection.expect(kind::NOT_COMMITTED);
+        assert_eq!(body[..4], epoch.to_le_bytes());
+        assert!(String::from_utf8_lossy(&body[4..]).contains("register"), "a text for people");
+        assert_eq!(std::fs::read(scratch.state().join("register")).expect("a file"), before);
+    }
+    std::fs::remove_dir(&in_the_way).expect("out of the way");
+    seen.note(&control.durable(epoch));
+    cut(&mut log, epoch + 1, &[]);
+    stored = control.sealed(epoch + 1);
+    assert_ne!(stored, sealed);
+    seen.note(&control.durable(epoch + 1));
+    drop((control, log));
+    run_into(Crash::AfterCertificate, &monitor, &mut stored, &mut seen);
+}
+
+#[test]
 fn the_register_put_back_without_the_store_is_refused_until_it_is_restored() {
     let scratch = Scratch::new();
     let register = scratch.state().join("register");
