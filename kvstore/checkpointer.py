@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from kvstore import failpoints
+from kvstore import failpoints, limits
 from kvstore.child import Control, run_child
 from kvstore.config import FORMAT_VERSION, ChildConfig
 from kvstore.framing import FrameProtocol
@@ -36,7 +36,6 @@ from kvstore.storage import (
 logger = logging.getLogger(__name__)
 
 _SLOW_SECONDS: Final = 5.0
-_RETRY_SECONDS: Final = 1.0
 
 
 _Result = TypeVar("_Result")
@@ -147,12 +146,12 @@ async def main(config: ChildConfig, control: Control) -> None:
             except StorageError as error:
                 # Everything is kept: the parts of a checkpoint in memory, what is durable in the pending tables.
                 if not is_failing:
-                    control.send(FromChild.STORE_FAILED, str(error).encode())
+                    control.send(FromChild.TROUBLE, str(error).encode())
                 is_failing = True
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(limits.RETRY_DISK_SECONDS)
             else:
                 if is_failing:
-                    control.send(FromChild.STORE_WORKS)
+                    control.send(FromChild.TROUBLE)
                 is_failing = False
 
     async def write_next() -> None:

@@ -55,6 +55,8 @@ QUIET_SECONDS: Final = 5.0
 """At a clean stop, how long answers to requests in flight are waited for."""
 LAST_CUT_SECONDS: Final = 60.0
 """At a clean stop, how long the last checkpoint may take."""
+RETRY_DISK_SECONDS: Final = 1.0
+"""Between two attempts to write to a disk that took nothing: soon enough for who has made room."""
 LAST_TRIES_SECONDS: Final = 3.0
 """At a clean stop, how long a store that takes nothing is tried: every second, and nobody frees a disk in a stop."""
 EXIT_SECONDS: Final = 5.0

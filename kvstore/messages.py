@@ -25,6 +25,7 @@ class FromChild(IntEnum):
     READY = 2  # JSON: what the supervisor needs to know of it
     FATAL = 3  # UTF-8: why neither this process nor another in its place can go on; it ends after this
     FAULT = 4  # UTF-8: why this process cannot go on; it ends after this
+    TROUBLE = 5  # UTF-8: why its disk takes nothing, which is tried again and again; empty: it works again
     # workers
     CLIENT = 16  # token, frame type: u8, body: a client's frame for the supervisor to answer
     ACTIVE = 17  # epoch: an operation has run in it
@@ -38,8 +39,6 @@ class FromChild(IntEnum):
     # checkpointer
     STORED = 32  # epoch: it is durable
     APPLIED = 33  # epoch: whoever reads the store sees the rows of all checkpoints up to it
-    STORE_FAILED = 34  # UTF-8: why the store cannot be written. It is tried again and again
-    STORE_WORKS = 35  # again, after a STORE_FAILED
 
 
 class ToChild(IntEnum):
@@ -152,6 +151,7 @@ class Monitor(IntEnum):
     FAILED = 0x98
     HELLO_OK_WITH_TICKET = 0x99
     IS_LIVE = 0x9A
+    NOT_COMMITTED = 0x9B
     OUTPUTS = 0xA0
 
 

@@ -41,6 +41,9 @@ class MonitorEvents(Protocol):
 
     def monitor_sealed(self, epoch: int, state: bytes) -> None: ...
     def monitor_certified(self, epoch: int, certificate: bytes) -> None: ...
+    def monitor_not_committed(self, epoch: int, text: str) -> None:
+        """In place of a certificate: the disk of its register did not take it. `durable` may be said again."""
+
     def monitor_failed(self, violation: Violation) -> None: ...
     def monitor_changed(self) -> None:
         """An admin request has changed what the next certificate makes durable."""
@@ -149,6 +152,9 @@ class MonitorControl:
                 events.monitor_sealed(EPOCH.unpack_from(body)[0], body[EPOCH.size :])
             case Monitor.CERTIFICATE:
                 events.monitor_certified(EPOCH.unpack_from(body, _EPOCH_AT_IN_CERTIFICATE)[0], body)
+            case Monitor.NOT_COMMITTED:
+                text = body[EPOCH.size :].decode(errors="replace")
+                events.monitor_not_committed(EPOCH.unpack_from(body)[0], f"the monitor's register: {text}")
             case Monitor.FAILED:
                 events.monitor_failed(Violation.from_monitor(body))
             case Monitor.IS_LIVE if self._live is not None:

@@ -19,12 +19,14 @@ from kvstore.messages import CUT, EPOCH, SESSION, STORE, TOKEN, Client, FromChil
 from kvstore.monitor_control import MonitorControl, Started
 from kvstore.restarts import Restarts
 from kvstore.sessions import Sessions
+from kvstore.troubles import Troubles
 from kvstore.violation import Violation
 from kvstore.wal.tickets import Tickets
 
 logger = logging.getLogger(__name__)
 
 _STATS_SECONDS: Final = 2.0
+_REGISTER: Final = "register"
 
 
 class ServiceEvents(Protocol):
@@ -56,8 +58,6 @@ class Service:
         events: ServiceEvents,
     ) -> None:
         self.violation: Violation | None = None
-        self.trouble = ""
-        """Why nothing can become durable now; empty if it can."""
         self.finding: Violation | None = None
         """What a worker has found, while the monitor's own finding is waited for."""
         self._config = config
@@ -67,6 +67,7 @@ class Service:
         self._events = events
         self._monitor: MonitorControl | None = None
         self._started: Started | None = None
+        self._troubles = Troubles()
         self._epochs = Epochs(open_epoch=1, workers=config.workers, verified=config.verified, certificate=b"")
         self._sessions = Sessions()
         self._tickets: Tickets | None = None
@@ -194,7 +195,16 @@ class Service:
     def monitor_sealed(self, epoch: int, state: bytes) -> None:
         self._step(lambda: self._epochs.sealed(epoch, state))
 
+    def monitor_not_committed(self, epoch: int, text: str) -> None:
+        self._set_trouble(_REGISTER, text)
+        asyncio.get_running_loop().call_later(limits.RETRY_DISK_SECONDS, self._acknowledge_again, epoch)
+
+    def _acknowledge_again(self, epoch: int) -> None:
+        if self.violation is None and self._monitor is not None:
+            self._monitor.durable(epoch)
+
     def monitor_certified(self, epoch: int, certificate: bytes) -> None:
+        self._set_trouble(_REGISTER, "")
         self._step(lambda: self._epochs.certified(epoch, certificate))
 
     def monitor_changed(self) -> None:
@@ -244,14 +254,8 @@ class Service:
                 self._step(lambda: self._epochs.stored(EPOCH.unpack(body)[0]))
             case FromChild.APPLIED:
                 self._step(lambda: self._epochs.applied(EPOCH.unpack(body)[0]))
-            case FromChild.STORE_FAILED:
-                logger.error(
-                    "DEGRADED: %s. Writes are refused, and nothing is certified, until it works", body.decode()
-                )
-                self._set_trouble(body.decode())
-            case FromChild.STORE_WORKS:
-                logger.warning("the store can be written again")
-                self._set_trouble("")
+            case FromChild.TROUBLE:
+                self._set_trouble(child.name, body.decode())
             case FromChild.STOPPED:
                 # The monitor's own finding, signed and with its place, says more: give it a moment to arrive.
                 self.finding = self.finding or Violation(**json.loads(body))
@@ -269,11 +273,16 @@ class Service:
             case FromChild.SESSION_LOST:
                 self._sessions.lost(SESSION.unpack(body)[0], asyncio.get_running_loop().time())
 
-    def _set_trouble(self, text: str) -> None:
-        self.trouble = text
-        self._progress.set()
-        for child in self._workers:
-            child.send(ToChild.DEGRADED, text.encode())
+    @property
+    def trouble(self) -> str:
+        """Why nothing can become durable now; empty if it can."""
+        return self._troubles.text
+
+    def _set_trouble(self, source: str, text: str) -> None:
+        if self._troubles.set(source, text):
+            self._progress.set()
+            for child in self._workers:
+                child.send(ToChild.DEGRADED, self.trouble.encode())
 
     def _client(self, child: Child, token: bytes, kind: int, body: bytes) -> None:
         def answer(frame: bytes) -> None:

@@ -151,7 +151,12 @@ class Worker:
             self._engine = prover
             if serve.has_log:
                 self._log = RequestLog(
-                    serve.log_path, config.index, serve.workers, self._open_epoch, self._answer_released
+                    serve.log_path,
+                    config.index,
+                    serve.workers,
+                    self._open_epoch,
+                    self._answer_released,
+                    lambda text: self._control.send(FromChild.TROUBLE, text.encode()),
                 )
         else:
             self._engine = PlainEngine(

@@ -30,8 +30,19 @@ _PROGRESS_SECONDS: Final = 5.0
 class RequestLog:
     """The log of one verifier thread."""
 
-    def __init__(self, directory: Path, index: int, threads: int, open_epoch: int, on_release: Callable[[], None]):
-        """Finds what is to be replayed. `on_release`: call `released()`. Raises DamagedLogError, OSError."""
+    def __init__(
+        self,
+        directory: Path,
+        index: int,
+        threads: int,
+        open_epoch: int,
+        on_release: Callable[[], None],
+        on_trouble: Callable[[str], None],
+    ) -> None:
+        """Finds what is to be replayed. `on_release`: call `released()`. Raises DamagedLogError, OSError.
+
+        `on_trouble(text)`: the disk does not take records, and why; empty: it does again.
+        """
         stream = files.worker_stream(index)
         found = files.segments(directory, stream)
         outdated = [segment for segment in found if segment.epoch < open_epoch]
@@ -40,6 +51,7 @@ class RequestLog:
         for segment in self._replayed:
             segment.epoch = open_epoch  # that it is replayed in
         self._on_release = on_release
+        self._on_trouble = on_trouble
         self._gate = Gate()
         self._appended = 0
         self._durable = asyncio.Event()
@@ -113,3 +125,4 @@ class RequestLog:
 
     def _is_troubled(self, text: str | None) -> None:
         self.trouble = text
+        self._on_trouble(text or "")

@@ -5,6 +5,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,21 @@ EARLIER, VALUE = b"earlier", b"certified before the disk was full"
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Path]:
     """The store's directory, a file system of its own: what is tested is the store, and not the monitor's register."""
-    path = tmp_path / "data" / "store"
-    path.mkdir(mode=0o700, parents=True)
-    path.parent.chmod(0o700)
+    (tmp_path / "data").mkdir(mode=0o700)
+    with mounted(tmp_path / "data" / "store") as path:
+        yield path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Path]:
+    """The whole data directory, a file system of its own."""
+    with mounted(tmp_path / "data") as path:
+        yield path
+
+
+@contextmanager
+def mounted(path: Path) -> Iterator[Path]:
+    path.mkdir(mode=0o700)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "tmpfs", str(path)]
     result = subprocess.run(mount, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -99,6 +112,45 @@ async def test_a_stop_while_the_disk_is_full_ends_soon_and_names_the_loss(tmp_pa
     async with Service(tmp_path) as service, service.connected() as kv:
         assert (await kv.get(EARLIER, certified=True)).value == VALUE
         assert (await kv.get(b"later", certified=True)).value is None
+
+
+async def test_a_full_disk_that_holds_everything_degrades_the_service_until_there_is_room(
+    tmp_path: Path, data: Path
+) -> None:
+    async with Service(tmp_path) as service, service.connected() as kv:
+        # More than once, since what no longer fits at first, rows or register, differs.
+        for number in range(3):
+            key = b"%d" % number
+            await kv.put(key, VALUE, certified=True)
+            filler = await asyncio.to_thread(fill, data)
+            provisional = await kv.put(key, bytes(100 * number))
+            await state_becomes(service, "degraded")
+            with pytest.raises(UnavailableError, match="No space left on device"):
+                await kv.put(b"refused", b"")
+            filler.unlink()
+            status = await state_becomes(service, "ok")
+            assert status["restarts"] == 0
+            await provisional.certified()
+            assert (await kv.get(key, certified=True)).value == bytes(100 * number)
+
+
+async def test_a_register_that_cannot_be_written_degrades_the_service_until_it_can(tmp_path: Path) -> None:
+    async with Service(tmp_path) as service, service.connected() as kv:
+        await kv.put(EARLIER, VALUE, certified=True)
+        in_the_way = service.data / "monitor" / "register.new"
+        in_the_way.mkdir()
+        provisional = await kv.put(b"later", b"")
+        status = await state_becomes(service, "degraded")
+        assert "the monitor's register" in str(status["trouble"])
+        with pytest.raises(UnavailableError, match="the monitor's register"):
+            await kv.put(b"refused", b"")
+        assert (await kv.get(b"later")).value == b""
+        await asyncio.sleep(1.5)  # tried again, in vain
+        in_the_way.rmdir()
+        status = await state_becomes(service, "ok")
+        assert status["restarts"] == 0
+        await provisional.certified()
+        await kv.put(b"after", b"", certified=True)
 
 
 async def test_a_start_on_a_read_only_disk_names_it(tmp_path: Path, store: Path) -> None:

@@ -103,7 +103,10 @@ fn a_register_that_cannot_be_written_is_tried_again_and_no_certificate_leaves_be
         control.connection.send(kind::DURABLE, &[&epoch.to_le_bytes()]);
         let body = control.connection.expect(kind::NOT_COMMITTED);
         assert_eq!(body[..4], epoch.to_le_bytes());
-        assert!(String::from_utf8_lossy(&body[4..]).contains("register"), "a text for people");
+        assert!(
+            String::from_utf8_lossy(&body[4..]).contains("register"),
+            "a text for people"
+        );
         assert_eq!(std::fs::read(scratch.state().join("register")).expect("a file"), before);
     }
     std::fs::remove_dir(&in_the_way).expect("out of the way");
