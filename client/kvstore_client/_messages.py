@@ -78,6 +78,7 @@ class ServerHello:
 
     `former_last`: per thread of the former session; None if the monitor knows nothing. `former_replayed`: the same,
     with what took effect again from a write-ahead log: certified by `replay_epoch` of this incarnation (0: nothing).
+    `former_may_be_replayed`: the monitor knows nothing of the former session, but a log may have had requests of it.
     `overrides`: the statements of all overrides of a rollback, the oldest first.
     """
 
@@ -89,6 +90,7 @@ class ServerHello:
     head: Claim
     former_last: list[int] | None
     former_replayed: list[int] | None
+    former_may_be_replayed: bool
     replay_epoch: int
     overrides: list[bytes]
     data: bytes
@@ -119,7 +121,7 @@ class UnverifiedServerHello:
         self._body = data[: reader.position()]
         self._signature = reader.take(SIGNATURE_BYTES)
         reader.end()
-        if status > 2 or (status != 1 and former_count) or session == 0:
+        if status > 3 or (status != 1 and former_count) or session == 0:
             raise ProtocolError("server hello: a field out of range")
         if any(replayed < last for last, replayed in zip(former_last, former_replayed, strict=True)):
             raise ProtocolError("server hello: less was replayed than took effect")
@@ -134,6 +136,7 @@ class UnverifiedServerHello:
             head=Claim(instance, epoch, head, {"server_hello": data}),
             former_last=former_last if status == 1 else None,
             former_replayed=former_replayed if status == 1 else None,
+            former_may_be_replayed=status == 3,
             replay_epoch=replay_epoch,
             overrides=overrides,
             data=data,

@@ -434,7 +434,9 @@ class Session:
         assert self.chain is not None
         asked = self._asked_about
         if asked is not None and asked.incarnation != hello.incarnation:
-            self.outcomes.session_ended(asked, hello.incarnation, self.chain, hello.former, self._has_log)
+            self.outcomes.session_ended(
+                asked, hello.incarnation, self.chain, hello.former, hello.former_may_be_replayed
+            )
         if former.incarnation == hello.incarnation:
             again = _recovery.after_session_gone(former.lanes)
         else:
@@ -461,13 +463,8 @@ class Session:
 
         # It may be the one that certified an epoch whose certificate this client never saw.
         certified_last = max([chain.last_epoch_of(former.incarnation), *chain.gaps])
-        lost_from = _NEVER if self._has_log else certified_last + 1
+        lost_from = _NEVER if hello.former_may_be_replayed else certified_last + 1
         return _recovery.after_restart(former.lanes, answer, receipt_of, lost_from)
-
-    @property
-    def _has_log(self) -> bool:
-        """Whether what was lost may have been replayed; the host says so."""
-        return self.greeting is not None and self.greeting.write_ahead_log
 
     def _adopt_unverified(self, greeting: Greeting) -> None:
         again: list[Operation] = []

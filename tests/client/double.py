@@ -67,6 +67,7 @@ class Monitor:
         self.has_log = False
         self.log: list[bytes] = []
         """With a write-ahead log: the requests since the last certificate, in order."""
+        self.replayed_end = 0
         self._sealed = Sealed()
         self._starts = 0
         self._start()
@@ -116,6 +117,7 @@ class Monitor:
 
     def _replay(self, request: bytes) -> None:
         number, _, thread, count, sequence, _ = struct.unpack_from("<QIHHQQ", request)
+        self.replayed_end = max(self.replayed_end, number + 1)
         self.replayed.setdefault(number, list(self.former[number][2]))[thread] = sequence
         self.log.append(request)
         self.counters[thread] += 1
@@ -160,7 +162,8 @@ class Monitor:
         if former[1]:
             known = self.former.get(former[1]) if self.has_log else self.former.pop(former[1], None)
             proven = known and known[0] == former[0] and ref.mac(known[1], "F", hello[:92]) == hello[92:108]
-            status, former_last = (1, known[2]) if known and proven else (2, [])
+            unknown = 3 if former[1] < self.replayed_end else 2
+            status, former_last = (1, known[2]) if known and proven else (unknown, [])
             if status == 1 and former[1] in self.replayed:
                 former_replayed, replay_epoch = self.replayed[former[1]], self.replay_epoch
         self.sessions_count += 1

@@ -200,6 +200,7 @@ def test_handshake() -> None:
         assert hello.former_last == (case["former_last"] if case["former_status"] == 1 else None)
         assert hello.former_replayed == (case["former_replayed"] if case["former_status"] == 1 else None)
         assert hello.replay_epoch == case["replay_epoch"]
+        assert hello.former_may_be_replayed == (case["former_status"] == 3)
         assert (hello.head.epoch, hello.head.hash.hex()) == (vector["epoch"], vector["head"])
         keys = SessionKeys(secret, hello.ephemeral, client_hello, data)
         assert [keys.request(thread).hex() for thread in range(2)] == case["request_keys"]

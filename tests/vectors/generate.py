@@ -153,6 +153,8 @@ def handshake() -> Any:
         ("anonymous", None, None, [], ([], 0), INSTANCE, []),
         ("client key and former session", CLIENT_SEED, former_session, [5, 6], ([5, 6], 0), INSTANCE, []),
         ("former session that was replayed", CLIENT_SEED, former_session, [5, 6], ([8, 6], 13), INSTANCE, []),
+        ("unknown former session", CLIENT_SEED, former_session, [], ([], 0), INSTANCE, []),
+        ("unknown former session that may have been replayed", CLIENT_SEED, former_session, [], ([], 0), INSTANCE, []),
         ("overrides", None, None, [], ([], 0), chain[-1]["new_instance"], [it["statement"] for it in chain]),
         (
             "former session and override",
@@ -164,12 +166,13 @@ def handshake() -> Any:
             [chain[0]["statement"]],
         ),
     ):
+        status = 3 if name.endswith("may have been replayed") else 1 if former_last else 2 if former else 0
         hello = ref.client_hello(IDENTITY, ref.x25519_public(CLIENT_EPHEMERAL_SECRET), seed, former)
         answer = ref.server_hello(
             IDENTITY_SEED,
             hello,
             role=3 if seed else 2,
-            former_status=1 if former else 0,
+            former_status=status,
             threads=2,
             instance=instance,
             incarnation=INCARNATION,
@@ -193,7 +196,7 @@ def handshake() -> Any:
                 "former_key": former[2] if former else None,
                 "client_hello": hello,
                 "role": 3 if seed else 2,
-                "former_status": 1 if former else 0,
+                "former_status": status,
                 "former_last": former_last,
                 "former_replayed": replayed[0],
                 "replay_epoch": replayed[1],

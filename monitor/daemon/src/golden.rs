@@ -91,7 +91,8 @@ fn handshakes() {
                     replayed: list(&case["former_replayed"]).iter().map(number).collect(),
                     replay_epoch: number(&case["replay_epoch"]),
                 }),
-                _ => FormerAnswer::Unknown,
+                2 => FormerAnswer::Unknown,
+                _ => FormerAnswer::UnknownMayBeReplayed,
             },
             overrides: overrides(&case["overrides"]),
         };

@@ -157,6 +157,8 @@ pub enum FormerAnswer {
     Known(FormerSequences),
     /// There is no such session to tell about, or the proof is wrong.
     Unknown,
+    /// The same; and what only a former incarnation admitted may have been replayed since, in this incarnation or one before.
+    UnknownMayBeReplayed,
 }
 
 /// What the server hello says, besides who says it.
@@ -210,6 +212,7 @@ impl Exchange {
             FormerAnswer::NotAsked => (0, None),
             FormerAnswer::Known(former) => (1, Some(former)),
             FormerAnswer::Unknown => (2, None),
+            FormerAnswer::UnknownMayBeReplayed => (3, None),
         };
         let former_threads = former.map_or(0, |former| former.last.len() as u16); // at most THREADS_MAX
         let mut hello = Vec::with_capacity(256);

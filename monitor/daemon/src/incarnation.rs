@@ -110,7 +110,7 @@ struct Origin {
     tags: Vec<Mac>,
     /// The latest incarnation, which may have made the sealed state, and so its tags.
     latest: IncarnationId,
-    latest_sealed_it: bool,
+    sealed_by: IncarnationId,
 }
 
 impl Origin {
@@ -129,7 +129,7 @@ impl Origin {
                 clients: Clients::first(monitor.state.first_admin()?),
                 tags: Vec::new(),
                 latest: committed.incarnation,
-                latest_sealed_it: false,
+                sealed_by: IncarnationId::default(),
             });
         };
         let (last_certificate, history) = state.certify(identity)?;
@@ -144,7 +144,7 @@ impl Origin {
             clients: state.clients,
             tags: state.tags,
             latest: committed.incarnation,
-            latest_sealed_it: committed.incarnation == state.incarnation,
+            sealed_by: state.incarnation,
         })
     }
 
@@ -152,11 +152,13 @@ impl Origin {
     fn log_config(&self, thread: ThreadId, threads: ThreadId, key: &Secret, run: &Run) -> LogConfig {
         let of_as_many = self.tags.len() == usize::from(threads);
         let tag = self.tags.get(usize::from(thread)).copied().filter(|_| of_as_many);
-        let has_mark = tag.is_some() && self.latest_sealed_it;
+        let has_mark = tag.is_some() && self.sealed_by == self.latest;
         LogConfig {
             key: key.clone(),
             threads,
+            instance: run.instance,
             incarnation: run.incarnation,
+            sealed_by: self.sealed_by,
             tag,
             latest: (!has_mark).then_some(self.latest),
         }
@@ -174,12 +176,13 @@ impl<'a> Incarnation<'a> {
         let incarnation: IncarnationId = random()?;
         let (committed, state) = accept(start.sealed, monitor.identity(), register)?;
         let origin = Origin::find(monitor, &committed, state)?;
-        let begun = Commitment {
-            sealed: sealed_hash(start.sealed),
-            incarnation,
-        };
-        if !start.has_log {
-            register.commit(&committed, &begun)?;
+        let sealed = sealed_hash(start.sealed);
+        let begun = Commitment { sealed, incarnation };
+        // with a log, the latest incarnation stays the one that the replay must have in it; but `started` has the state's certificate
+        let latest = Commitment { sealed, ..committed };
+        let next = if start.has_log { latest } else { begun };
+        if next != committed {
+            register.commit(&committed, &next)?;
         }
         let run = Run {
             instance: origin.instance,
@@ -238,7 +241,7 @@ impl<'a> Incarnation<'a> {
             clients: origin.clients,
             epochs,
             has_log: start.has_log,
-            replay: start.has_log.then(|| Replay::new(committed, begun, start.threads)),
+            replay: start.has_log.then(|| Replay::new(latest, begun, start.threads)),
         };
         let started = incarnation.started(origin.last_certificate.as_ref());
         monitor.seats.offer(seats);

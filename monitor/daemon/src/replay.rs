@@ -1,7 +1,8 @@
 //! A start with a write-ahead log, from `started` to `live`.
 //!
-//! Invariant: until it is live an incarnation has no session, tells nobody anything, and the register is as it was. So a crash before leaves
-//! nothing but one more mark in the log; and who is told what was lost is told by an incarnation that every later replay must have in it.
+//! Invariant: until it is live an incarnation has no session, tells nobody anything, and the register names the one before. So a crash before
+//! leaves nothing but one more mark in the log; and who is told what was lost is told by an incarnation that every later replay must have in
+//! it. Only the sealed state is committed to at once: a certificate of it leaves with `started`.
 
 use std::collections::BTreeMap;
 

@@ -39,6 +39,8 @@ pub struct EndedSession {
 #[derive(Clone)]
 pub struct EndedSessions {
     next_session: u64,
+    /// No session of this number or a higher one was ever replayed from a write-ahead log.
+    replayed_end: u64,
     sessions: BTreeMap<u64, EndedSession>,
 }
 
@@ -46,6 +48,7 @@ impl Default for EndedSessions {
     fn default() -> Self {
         Self {
             next_session: 1, // 0 stands for no session
+            replayed_end: 0,
             sessions: BTreeMap::new(),
         }
     }
@@ -55,12 +58,13 @@ impl EndedSessions {
     /// Bytes of the encoding.
     pub fn encoded_bytes(&self) -> usize {
         let session_bytes = |session: &EndedSession| 8 + 16 + 32 + 2 + 8 * session.last_sequences.len();
-        12 + self.sessions.values().map(session_bytes).sum::<usize>()
+        20 + self.sessions.values().map(session_bytes).sum::<usize>()
     }
 
     /// Append the encoding.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.next_session.to_le_bytes());
+        out.extend_from_slice(&self.replayed_end.to_le_bytes());
         out.extend_from_slice(&(self.sessions.len() as u32).to_le_bytes()); // at most ENDED_MAX
         for (number, session) in &self.sessions {
             out.extend_from_slice(&number.to_le_bytes());
@@ -75,7 +79,7 @@ impl EndedSessions {
 
     /// Read sessions.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let next_session = reader.u64()?;
+        let (next_session, replayed_end) = (reader.u64()?, reader.u64()?);
         let count = reader.u32()?;
         let mut sessions = BTreeMap::new();
         for _ in 0..count {
@@ -91,7 +95,11 @@ impl EndedSessions {
             };
             sessions.insert(number, session);
         }
-        Ok(Self { next_session, sessions })
+        Ok(Self {
+            next_session,
+            replayed_end,
+            sessions,
+        })
     }
 
     fn forget_oldest(&mut self, sessions_max: usize) {
@@ -150,7 +158,9 @@ impl Sessions {
     /// with its incarnation.
     pub fn note_replayed(&mut self, thread: usize, replayed: &ReplayedSessions, epoch: u32) {
         for (number, last) in replayed {
-            self.ended.next_session = self.ended.next_session.max(number.saturating_add(1));
+            let end = number.saturating_add(1);
+            self.ended.next_session = self.ended.next_session.max(end);
+            self.ended.replayed_end = self.ended.replayed_end.max(end);
             let Some(session) = self.ended.sessions.get(number) else {
                 continue;
             };
@@ -199,7 +209,11 @@ impl Sessions {
                 && crypto.mac_is(&session.former_key, MacDomain::Former, &[claim.covered], claim.proof)
         };
         let Some(session) = self.ended.sessions.get(&claim.session).filter(proves) else {
-            return FormerAnswer::Unknown;
+            return if claim.session < self.ended.replayed_end {
+                FormerAnswer::UnknownMayBeReplayed
+            } else {
+                FormerAnswer::Unknown
+            };
         };
         let replayed = self.replayed.get(&claim.session).cloned();
         FormerAnswer::Known(replayed.unwrap_or_else(|| FormerSequences {

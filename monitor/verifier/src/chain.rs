@@ -32,8 +32,12 @@ pub struct LogConfig {
     pub key: Zeroizing<MacKey>,
     /// Number of threads: a power of two, at most 256.
     pub threads: u16,
+    /// The store's instance: an override begins another, and none of its old log comes back.
+    pub instance: [u8; 16],
     /// This incarnation.
     pub incarnation: Incarnation,
+    /// The incarnation that made the sealed state, and may have admitted what comes first; zeros if there is none.
+    pub sealed_by: Incarnation,
     /// The tag of this thread in the sealed state; `None` if that has none of as many threads.
     pub tag: Option<Mac>,
     /// The incarnation whose mark must be in what is replayed: the latest; `None` if `tag` comes after it.
@@ -80,11 +84,11 @@ impl Chain {
             thread,
             threads: config.threads,
             incarnation: config.incarnation,
-            tag: config.tag.unwrap_or_default(),
+            tag: config.tag.unwrap_or(config.instance),
             untold: false,
             replay: Some(Replay {
                 latest: config.latest,
-                current: Incarnation::default(),
+                current: config.sealed_by,
             }),
             replayed: ReplayedSessions::new(),
         };

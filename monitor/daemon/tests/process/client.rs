@@ -153,6 +153,11 @@ impl Client {
 
     /// A request with these encoded operations.
     pub fn request(&self, thread: u16, sequence: u64, operations: &[Vec<u8>]) -> Vec<u8> {
+        self.request_after(thread, sequence, 0, operations)
+    }
+
+    /// The same, after a moment.
+    pub fn request_after(&self, thread: u16, sequence: u64, after_ts: u64, operations: &[Vec<u8>]) -> Vec<u8> {
         let mut request = Vec::new();
         RequestHeader {
             session: self.session,
@@ -160,7 +165,7 @@ impl Client {
             thread,
             operations: operations.len() as u16,
             sequence,
-            after_ts: 0,
+            after_ts,
         }
         .encode(&mut request);
         for operation in operations {

@@ -4,6 +4,7 @@ mod client;
 mod crashes;
 mod failures;
 mod host;
+mod log_attacks;
 mod monitor_process;
 mod offline;
 mod service;

@@ -46,13 +46,13 @@ fn standing(scratch: &Scratch, sealed: &[u8]) -> String {
     standing.as_str().expect("a name").to_owned()
 }
 
-fn override_with(scratch: &Scratch, key: &Path, more: &[&str], sealed: &[u8]) -> Result<Vec<u8>, String> {
+pub fn override_with(scratch: &Scratch, key: &Path, more: &[&str], sealed: &[u8]) -> Result<Vec<u8>, String> {
     let key = key.to_str().expect("UTF-8");
     let arguments = [&["override", "--admin-key", key, "--reason", "disk lost"], more].concat();
     ask(scratch, &arguments, sealed)
 }
 
-fn in_blum(value: Value, ts_epoch: u32) -> Entry<'static> {
+pub fn in_blum(value: Value, ts_epoch: u32) -> Entry<'static> {
     Entry::AddBlum {
         slot: 1,
         ts: at(ts_epoch, 0),

@@ -9,7 +9,7 @@ use zetakv_verifier::machine::Role;
 use zetakv_verifier::output::Output;
 
 /// End the replay with this tag: the tag of the new incarnation's mark.
-fn end_replay(log: &mut Log, replayed: &[Entry<'_>], tag: &[u8; 16]) -> [u8; 16] {
+pub fn end_replay(log: &mut Log, replayed: &[Entry<'_>], tag: &[u8; 16]) -> [u8; 16] {
     let entries = [replayed, &[Entry::EndReplay(tag)]].concat();
     match log.process(&entries).list()[..] {
         [Output::Logged(tag)] => *tag,
@@ -17,7 +17,7 @@ fn end_replay(log: &mut Log, replayed: &[Entry<'_>], tag: &[u8; 16]) -> [u8; 16]
     }
 }
 
-fn go_live(control: &mut Control) {
+pub fn go_live(control: &mut Control) {
     control.connection.send(kind::LIVE, &[]);
     control.connection.expect(kind::IS_LIVE);
 }

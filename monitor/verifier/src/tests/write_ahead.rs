@@ -81,7 +81,9 @@ fn keep_log(
         thread.keep_log(LogConfig {
             key: Zeroizing::new([9; 32]),
             threads: 2,
+            instance: [8; 16],
             incarnation,
+            sealed_by: FIRST,
             tag,
             latest,
         });
