@@ -23,9 +23,11 @@ class Service(Server):
         workers: int = 1,
         epoch_ms: int = 50,
         http: bool = False,
+        environment: dict[str, str] | None = None,
     ) -> None:
         mode = [] if verified else ["--unverified"]
-        super().__init__(directory, ["--workers", str(workers), "--epoch-ms", str(epoch_ms), *mode, *options])
+        arguments = ["--workers", str(workers), "--epoch-ms", str(epoch_ms), *mode, *options]
+        super().__init__(directory, arguments, environment=environment)
         self.verified = verified
         self._http = http
 
@@ -39,7 +41,7 @@ class Service(Server):
     def spawn(self) -> Process:
         http = ["--http-port", "0"] if self._http else ["--no-http"]
         arguments = [ZETAKV, "serve", "--data", str(self.data), "--port", "0", *http, *self.options]
-        self.process = Process(arguments, environment_of(self.home))
+        self.process = Process(arguments, environment_of(self.home) | self.environment)
         return self.process
 
     @property
