@@ -2,6 +2,7 @@
 
 mod bounds;
 mod client;
+mod crashes;
 mod honest;
 mod tampered;
 mod world;

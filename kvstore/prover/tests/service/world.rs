@@ -1,6 +1,8 @@
 //! A whole service in one thread: provers, the real verifier threads and aggregator as their judges, a store that only knows what was
 //! checkpointed, and clients that know what every answer must be. An honest prover's log must always be accepted.
 
+mod logged;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use zetakv_verifier::value::Node;
 use zetakv_verifier::violation::Violation;
 use zetakv_verifier::{Aggregator, HeldEpoch, Progress, StandardCrypto, ThreadConfig, Verifier};
 
+use self::logged::Journal;
 use crate::client::{Action, Client, Model};
 
 const SECRET: [u8; 32] = [7; 32];
@@ -46,6 +49,20 @@ struct Durable {
     root: Node,
     evicted_next: Sum,
     models: Vec<Model>,
+}
+
+impl Durable {
+    /// Of a store that does not exist yet.
+    fn new(threads: u16) -> Self {
+        Self {
+            rows: Rows::new(),
+            threads,
+            epoch: 0,
+            root: Node::default(),
+            evicted_next: Sum::default(),
+            models: vec![Model::new(); usize::from(threads)],
+        }
+    }
 }
 
 struct Worker {
@@ -91,6 +108,10 @@ pub struct World {
     held: Option<HeldEpoch<Sum>>,
     newest_ts: u64,
     sessions: u64,
+    /// With a write-ahead log.
+    journal: Option<Journal>,
+    /// No client sends anything.
+    is_quiet: bool,
     /// Whether clients may rely on what they are answered.
     rows_are_honest: bool,
     pub receipts: u64,
@@ -107,18 +128,11 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, shape: Shape) -> Self {
         println!("seed {seed}, {shape:?}");
-        let durable = Durable {
-            rows: Rows::new(),
-            threads: shape.threads,
-            epoch: 0,
-            root: Node::default(),
-            evicted_next: Sum::default(),
-            models: vec![Model::new(); usize::from(shape.threads)],
-        };
-        Self::start(Rng::with_seed(seed), shape, durable).expect("a new world")
+        let durable = Durable::new(shape.threads);
+        Self::start(Rng::with_seed(seed), shape, durable, None).expect("a new world")
     }
 
-    fn start(mut rng: Rng, shape: Shape, durable: Durable) -> Result<Self, Stop> {
+    fn start(mut rng: Rng, shape: Shape, durable: Durable, journal: Option<Journal>) -> Result<Self, Stop> {
         let clocks = Arc::new(Clocks::new(durable.epoch).expect("epochs are left"));
         let mut world = Self {
             workers: Vec::new(),
@@ -128,7 +142,9 @@ impl World {
             packed: Vec::new(),
             held: None,
             newest_ts: 0,
-            sessions: 0,
+            sessions: journal.as_ref().map_or(0, |journal| journal.sessions),
+            journal,
+            is_quiet: false,
             rows_are_honest: true,
             receipts: 0,
             rejections: 0,
@@ -144,6 +160,9 @@ impl World {
         for thread in 0..shape.threads {
             let worker = world.start_worker(thread)?;
             world.workers.push(worker);
+            if world.journal.is_none() {
+                world.open_clients(thread);
+            }
         }
         Ok(world)
     }
@@ -178,25 +197,21 @@ impl World {
             fresh: durable.epoch == 0,
             slots: shape.slots,
             hot_records_max: shape.hot_records_max,
-            log_incarnation: None,
+            log_incarnation: self.journal.as_ref().map(Journal::incarnation),
         };
+        if let Some(journal) = &self.journal {
+            verifier.keep_log(journal.config(thread, shape.threads));
+        }
         let mut prover = Prover::new(config).expect("a prover");
         let (first, end) = prover.hot_range();
         prover.load_hot(durable.rows.range(first..end).map(|(key, _)| key))?;
-        let mut clients = Vec::new();
-        for role in [Role::Write, Role::Write, Role::Read] {
-            self.sessions += 1;
-            let client = Client::new(self.sessions, role, thread, &mut self.rng);
-            verifier.open_session(client.keys());
-            clients.push(client);
-        }
         let of_this_thread = |key: &Vec<u8>| thread_of(key, shape.threads) == thread;
         let all = durable.models.iter().flatten().filter(|(key, _)| of_this_thread(key));
         let model: Model = all.map(|(key, value)| (key.clone(), value.clone())).collect();
         Ok(Worker {
             prover,
             verifier,
-            clients,
+            clients: Vec::new(),
             keys: (0..shape.keys)
                 .map(|number| format!("key {number}").into_bytes())
                 .filter(of_this_thread)
@@ -207,6 +222,19 @@ impl World {
             cut_to_start: None,
             has_handed_over: false,
         })
+    }
+
+    fn open_clients(&mut self, thread: u16) {
+        let worker = &mut self.workers[usize::from(thread)];
+        for role in [Role::Write, Role::Write, Role::Read] {
+            self.sessions += 1;
+            let client = Client::new(self.sessions, role, thread, &mut self.rng);
+            worker.verifier.open_session(client.keys());
+            worker.clients.push(client);
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.sessions = self.sessions;
+        }
     }
 
     /// Let one worker do one round, if it has anything to do.
@@ -253,7 +281,13 @@ impl World {
         let frames = worker.prover.absorb(&outputs)?;
         let bytes = frames.iter().map(|(_, frame)| frame.len()).sum();
         self.answered_at_once_max = self.answered_at_once_max.max(bytes);
-        for (origin, frame) in frames {
+        let record = worker.prover.take_record();
+        let tear = self.rng.bool();
+        let delivers = self
+            .journal
+            .as_mut()
+            .is_none_or(|journal| journal.keep(thread, record, tear));
+        for (origin, frame) in frames.into_iter().filter(|_| delivers) {
             self.deliver(thread, origin, &frame);
         }
         let worker = &mut self.workers[usize::from(thread)];
@@ -261,6 +295,7 @@ impl World {
             assert_eq!(epoch, self.durable.epoch + 1);
             worker.has_handed_over = true;
             worker.model_at_cut = worker.model.clone();
+            self.journal.iter_mut().for_each(|journal| journal.note_cut(thread));
             assert!(!worker.prover.is_active());
             self.packed.push(worker.prover.take_checkpoint()?);
             let snapshot = worker.verifier.take_snapshot().expect("a snapshot");
@@ -286,6 +321,10 @@ impl World {
             0x82 => {
                 self.receipts += 1;
                 if self.rows_are_honest {
+                    let answered = client.sent.front().expect("a request").sequence;
+                    if let Some(journal) = &mut self.journal {
+                        journal.note_answered(thread, (origin, answered));
+                    }
                     let ts = client.check_receipt(&self.crypto, &mut worker.model, body);
                     self.newest_ts = self.newest_ts.max(ts);
                 }
@@ -365,6 +404,9 @@ impl World {
 
     /// A client sends something: usually an honest request, sometimes one that will be rejected or refused.
     fn send(&mut self, thread: u16) {
+        if self.is_quiet {
+            return;
+        }
         let count = match self.rng.u8(0..10) {
             0 => self.rng.usize(50..200),
             _ => self.rng.usize(1..12),
@@ -401,7 +443,10 @@ impl World {
                 worker.prover.submit_resume(origin, &resume).expect("a frame");
             }
             _ => {
-                let body = client.request(&self.crypto, operations, after_ts);
+                let body = client.request(&self.crypto, operations.clone(), after_ts);
+                if let Some(journal) = &mut self.journal {
+                    journal.note_sent((origin, client.sequence), operations);
+                }
                 worker.prover.submit(origin, &body).expect("a frame");
             }
         }
@@ -475,6 +520,9 @@ impl World {
     /// Make the cut durable, and certify it; `certified_late`: the provers know first.
     pub fn certify(&mut self, certified_late: bool) {
         let held = self.held.take().expect("a cut");
+        if let Some(journal) = &mut self.journal {
+            journal.certified(&held);
+        }
         let mut rows = self.durable.rows.clone();
         for packed in self.packed.drain(..) {
             unpack(&packed, &mut rows);
@@ -550,7 +598,7 @@ impl World {
 
     /// The same; the prover may find that rows were changed.
     pub fn try_restart(mut self, shape: Shape) -> Result<Self, Stop> {
-        let mut world = Self::start(self.rng.fork(), shape, self.durable.clone())?;
+        let mut world = Self::start(self.rng.fork(), shape, self.durable.clone(), None)?;
         world.rows_are_honest = self.rows_are_honest;
         Ok(world)
     }

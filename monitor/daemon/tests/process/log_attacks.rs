@@ -372,3 +372,32 @@ fn what_is_refused_for_a_moment_far_ahead_is_replayed_as_refused_only() {
         LOG_CHANGED
     );
 }
+
+#[test]
+fn a_start_whose_register_does_not_take_it_has_told_nobody_and_changes_nothing() {
+    let service = Service::new();
+    let (mut control, first, mut log) = service.start_live(&[]);
+    let client = service.client(&mut control, None);
+    log.process(&[add_first(leaf(b"k"))]);
+    let kept = admit(&mut log, &client, 1, b"one");
+    drop((control, log));
+    let replayed = [Entry::ReplayMark(&first.incarnation), kept.entry()];
+
+    let in_the_way = service.scratch.state().join("register.new");
+    std::fs::create_dir(&in_the_way).expect("a directory where the register writes");
+    let (mut control, second, mut log) = service.start(&[]);
+    let tag = end_replay(&mut log, &replayed, &kept.tag);
+    control.connection.send(kind::LIVE, &[]);
+    assert_eq!(control.connection.receive(), None, "the incarnation ends");
+    drop((control, log));
+    std::fs::remove_dir(&in_the_way).expect("it is empty");
+
+    // with the mark of the one that failed, or without it
+    let (control, _, mut log) = service.start(&[]);
+    end_replay(&mut log, &replayed, &kept.tag);
+    drop((control, log));
+    let with_mark = [&replayed[..], &[Entry::ReplayMark(&second.incarnation)]].concat();
+    let (mut control, _, mut log) = service.start(&[]);
+    end_replay(&mut log, &with_mark, &tag);
+    go_live(&mut control);
+}
