@@ -71,9 +71,13 @@ class Client:
                 made = [history.call(key, Kind.GET) for key in keys]
                 call = kv.get_many(keys, certified=certified)
             case _:
+                # They share a request if they share a thread. `put_many` would tell only the first of their errors.
                 values = {key: self._value() for key in chance.sample(REGISTERS, 2)}
-                made = [history.call(key, Kind.PUT, value=value) for key, value in values.items()]
-                call = kv.put_many(values, certified=certified)
+                async with asyncio.TaskGroup() as puts:
+                    for key, value in values.items():
+                        put = history.call(key, Kind.PUT, value=value)
+                        puts.create_task(self._note([put], kv.put(key, value, certified=certified), fates))
+                return
         await self._note(made, call, fates)
 
     async def _note(
