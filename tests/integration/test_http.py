@@ -182,6 +182,7 @@ async def test_the_description_names_exactly_what_there_is(service: Service) -> 
         ("/v1/keys/{key}", "put"),
         ("/v1/keys/{key}", "delete"),
         ("/v1/batch", "post"),
+        ("/v1/head", "get"),
         ("/v1/certificates/latest", "get"),
         ("/v1/certificates/events", "get"),
         ("/v1/status", "get"),
