@@ -94,7 +94,9 @@ def processes_of(directory: Path) -> set[int]:
 
 
 def kill(server: Server, name: str, chance: random.Random) -> None:
-    victims = [process_id for process_id, child in children(server).items() if child == name]
+    end = time.monotonic() + RESTART_SECONDS
+    while not (victims := [process_id for process_id, child in children(server).items() if child == name]):
+        assert time.monotonic() < end, f"no {name} is started"  # the last one went with a victim of a moment ago
     with suppress(ProcessLookupError):  # it went with a victim of a moment ago
         os.kill(chance.choice(victims), signal.SIGKILL)
 
