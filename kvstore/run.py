@@ -114,7 +114,7 @@ class Run:
         started = await self._start_monitor(service, opening) if config.verified else None
         failpoints.hit("supervisor.before_workers")
         await self._begin_workers(service, workers, started, opening)
-        await self._or_over(service.go_live())
+        await self._go_live(service)
         failpoints.hit("supervisor.before_serving")
         for child in workers:
             child.send(ToChild.SERVE)
@@ -152,6 +152,13 @@ class Run:
             else:
                 self._events.run_waits(None)
                 return started
+
+    async def _go_live(self, service: Service) -> None:
+        try:
+            await self._or_over(service.go_live())
+        except MonitorLostError as error:
+            await self._or_over(asyncio.sleep(limits.LOST_SECONDS))  # the end of another process explains more
+            raise RunEndedError(str(error)) from error
 
     async def _ask_monitor(self, service: Service, sealed: bytes) -> Started:
         config, monitor = self._config, MonitorControl(service)
