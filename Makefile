@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve test gates crash clean
+.PHONY: install serve test gates crash powercut clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,12 @@ gates: install
 CRASHES ?= 100
 crash: install
 	PYTHONPATH=tests $(BIN)/python -P -m crash --crashes $(CRASHES) $(if $(SEED),--seed $(SEED))
+
+# Cuts the power of a recorded service at seeded moments. IMAGE=N TRACE=FILE SEED=S repeats one image.
+IMAGES ?= 50
+powercut: install
+	PYTHONPATH=tests $(BIN)/python -P -m crash.powercut --images $(IMAGES) $(if $(SEED),--seed $(SEED)) \
+		$(if $(TRACE),--trace $(TRACE)) $(if $(IMAGE),--image $(IMAGE))
 
 clean:
 	rm -rf $(VENV) target

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from kvstore.children import ServiceError
+from kvstore.directories import make_directory
 
 _TOKEN_BYTES: Final = 32
 _LOCK_SECONDS: Final = 3.0
@@ -37,7 +38,7 @@ def locked_data_directory(path: Path) -> Iterator[int]:
     or a port is still taken. Raises ServiceError if another service has the lock.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path)
         descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ServiceError(f"the data directory {path} cannot be used: {error.strerror}") from error

@@ -10,7 +10,6 @@ row, `s` the sealed state, `c` and an epoch (big-endian) its certificate, `p` th
 """
 
 import contextlib
-import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Final, Protocol, cast
 import lmdb
 
 from kvstore import failpoints
+from kvstore.directories import make_directory, sync_directory
 
 META_KEY: Final = b"m"
 SEALED_KEY: Final = b"s"
@@ -177,13 +177,9 @@ class LmdbWriter:
         self._tables: list[Any]
         self._usable = False
         with _storage_errors(path):
-            created = not path.exists()
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(path)
             self._open()
-            if created:
-                # LMDB syncs what is in its files, not the names of the files.
-                _sync_directory(path)
-                _sync_directory(path.parent)
+            sync_directory(path)
 
     def _open(self) -> None:
         self._environment = lmdb.open(
@@ -283,11 +279,3 @@ def _set(transaction: lmdb.Transaction, rows: Iterable[Row]) -> None:
             puts.append((key, row))
     with transaction.cursor() as cursor:
         cursor.putmulti(puts)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

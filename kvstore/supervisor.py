@@ -18,6 +18,7 @@ from kvstore import limits
 from kvstore.children import Children, ServiceError
 from kvstore.config import DURABILITY_WAL, ChildConfig, ServeConfig
 from kvstore.data_directory import address_text, bind_ports, locked_data_directory, runtime_directory
+from kvstore.directories import make_directory
 from kvstore.gateway_keeper import GatewayKeeper
 from kvstore.messages import Json
 from kvstore.monitor_control import Started
@@ -25,7 +26,7 @@ from kvstore.restarts import Restarts
 from kvstore.run import Run, RunEndedError
 from kvstore.violation import IntegrityViolationError, Violation
 from kvstore.waiting_port import WaitingPort
-from kvstore.wal.files import left_over_threads, open_directory, remove, segments, streams
+from kvstore.wal.files import left_over_threads, remove, segments, streams
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ async def _finish_left_over_log(config: ServeConfig, runtime: Path, lock: int) -
     it keeps none. For that a service that can is run, until its last checkpoint. Raises as `serve`."""
     threads = left_over_threads(config.log_path)
     if config.has_log:
-        open_directory(config.log_path)
+        make_directory(config.log_path)
     if threads is None or (config.has_log and threads == config.workers):
         return
     logger.info("a write-ahead log of %d workers was left behind: it is replayed and certified first", threads)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from kvstore.directories import sync_directory
 from kvstore.wal.format import HEADER_BYTES, DamagedLogError, Header, LogReader, TornHeaderError
 
 TICKETS: Final = "tickets"
@@ -54,13 +55,6 @@ class Segment:
             is_last = position == len(self.files) - 1
             counted = None if is_last else self.files[position + 1].header.former_bytes
             yield from _read(file, counted)
-
-
-def open_directory(path: Path) -> None:
-    """Make the directory, durably, if it is not there."""
-    if not path.exists():
-        path.mkdir(mode=0o700)
-        sync_directory(path.parent)
 
 
 def segments(directory: Path, stream: str) -> list[Segment]:
@@ -110,15 +104,6 @@ def remove(directory: Path, unneeded: list[Segment]) -> None:
         for file in segment.files:
             file.path.unlink(missing_ok=True)
         sync_directory(directory)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(file: LogFile, counted: int | None) -> Iterator[bytes]:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kvstore.wal.files import LogFile, Segment, log_path, remove, sync_directory
+from kvstore.directories import sync_directory
+from kvstore.wal.files import LogFile, Segment, log_path, remove
 from kvstore.wal.format import HEADER_BYTES, SALT_BYTES, Header, encode_group
 
 logger = logging.getLogger(__name__)

@@ -96,6 +96,10 @@ class History:
     def answer(self, operation: Operation, result: Any) -> None:
         operation.answered, operation.result = next(self._order), result  # type: ignore[call-overload]
 
+    def settle(self, operation: Operation, fate: Fate) -> None:
+        """Its fate is known for good."""
+        operation.fate = fate
+
     def check(self, values: dict[bytes, Stored]) -> None:
         """Nothing is in flight, and these are the certified values of all keys. Raises NotExplainedError."""
         for key, before in self.values.items():

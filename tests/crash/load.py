@@ -88,7 +88,7 @@ class Client:
         except (NotAppliedError, ProvisionalLostError):
             # Of several operations the first error is raised: the others may have had another fate.
             if len(made) == 1:
-                made[0].fate = Fate.GONE
+                self._history.settle(made[0], Fate.GONE)
             return
         except IntegrityError:
             raise  # nobody lies here
@@ -97,7 +97,18 @@ class Client:
         answers = [answered] if isinstance(answered, Answer) else answered
         for operation, answer in zip(made, answers, strict=True):
             self._history.answer(operation, _result(answer))
-            fates.create_task(_note_fate(operation, answer))
+            fates.create_task(self._note_fate(operation, answer))
+
+    async def _note_fate(self, operation: Operation, answer: Answer) -> None:
+        try:
+            await answer.certified()
+            self._history.settle(operation, Fate.CERTIFIED)
+        except (NotAppliedError, ProvisionalLostError):
+            self._history.settle(operation, Fate.GONE)
+        except IntegrityError:
+            raise
+        except KVStoreError:
+            pass
 
     def _value(self) -> bytes:
         """A value that no other operation writes, sometimes one that the monitor knows by its hash only."""
@@ -109,18 +120,6 @@ class Client:
             if operation.key == key and operation.kind is Kind.PUT:
                 return operation.value
         return self._history.values[key]
-
-
-async def _note_fate(operation: Operation, answer: Answer) -> None:
-    try:
-        await answer.certified()
-        operation.fate = Fate.CERTIFIED
-    except (NotAppliedError, ProvisionalLostError):
-        operation.fate = Fate.GONE
-    except IntegrityError:
-        raise
-    except KVStoreError:
-        pass
 
 
 def _result(answer: Answer) -> object:

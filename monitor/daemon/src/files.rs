@@ -38,9 +38,23 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
         failpoint!("file.before_rename");
         fs::rename(&temporary, path)?;
         failpoint!("file.after_rename");
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        sync_parent(path)
     };
     written().map_err(Error::file("write", path))
+}
+
+/// Make the name of a directory durable, whoever has made it: a process that was killed may not have come to it.
+pub fn sync_name(path: &Path) -> Result<(), Error> {
+    match sync_parent(path) {
+        // made by somebody else, since we may not even look
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced.map_err(Error::file("sync the name of", path)),
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// The content of a file; `None` if it does not exist.

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::SigningKey;
 
 use crate::error::Error;
-use crate::files::{read_client_key, read_file, refuse_access_by_others, replace_file, write_client_key};
+use crate::files::{read_client_key, read_file, refuse_access_by_others, replace_file, sync_name, write_client_key};
 use crate::identity::{Identity, IncarnationId, KEY_BYTES, PublicKey, Secret, random};
 use crate::register::{Commitment, RegisterAddress, TrustedRegister};
 use crate::sealed::genesis_hash;
@@ -42,6 +42,7 @@ impl StateDirectory {
             .mode(0o700)
             .create(path)
             .map_err(Error::file("create", path))?;
+        sync_name(path)?;
         let lock = take_directory(path)?;
         let root = match read_root(path)? {
             Some(root) => root,
