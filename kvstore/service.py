@@ -73,6 +73,8 @@ class Service:
         self._tickets: Tickets | None = None
         self._progress = asyncio.Event()
         self._urgent = False
+        # Not before all workers serve: no epoch may be closed in the middle of a replay.
+        self._takes_cuts = False
         self._stopping = False
         self._quiet: set[str] = set()
         self._stats: dict[tuple[str, int], asyncio.Future[Json]] = {}
@@ -105,6 +107,10 @@ class Service:
         interval = self._config.epoch_ms / 1_000
         loop = asyncio.get_running_loop()
         due = loop.time()
+        self._takes_cuts = True
+        if self._urgent:
+            self._urgent = False
+            self._cut()
         while True:
             due = max(due + interval, loop.time())
             await asyncio.sleep(due - loop.time())
@@ -144,7 +150,7 @@ class Service:
     # --- epochs ---
 
     def _cut(self) -> None:
-        if self.violation is None and not self._stopping and self._epochs.phase is Phase.OPEN:
+        if self.violation is None and self._takes_cuts and not self._stopping and self._epochs.phase is Phase.OPEN:
             self._act(self._epochs.cut())
 
     def _step(self, step: Callable[[], list[Action]]) -> None:
@@ -245,7 +251,7 @@ class Service:
                 self._epochs.active(EPOCH.unpack(body)[0])
             case FromChild.URGENT:
                 self._epochs.active(EPOCH.unpack(body)[0])
-                self._urgent = self._epochs.phase is not Phase.OPEN
+                self._urgent = not self._takes_cuts or self._epochs.phase is not Phase.OPEN
                 self._cut()
             case FromChild.HANDED_OVER:
                 (epoch,) = EPOCH.unpack(body)

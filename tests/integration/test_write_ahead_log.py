@@ -24,9 +24,9 @@ def free_port() -> int:
 
 
 def service_at(
-    directory: Path, port: int, *, durability: str = "wal", workers: int = 1, epoch_ms: int = LONG_MS
+    directory: Path, port: int, *more: str, durability: str = "wal", workers: int = 1, epoch_ms: int = LONG_MS
 ) -> Service:
-    options = ("--durability", durability, "--port", str(port))
+    options = ("--durability", durability, "--port", str(port), *more)
     return Service(directory, *options, workers=workers, epoch_ms=epoch_ms)
 
 
@@ -119,6 +119,23 @@ async def test_large_values_and_refusals_are_replayed(tmp_path: Path) -> None:
         async with client_of(service) as kv:
             assert (await kv.get(b"large")).value == large
             assert not (await kv.insert(b"large", b"x")).applied
+    finally:
+        service.close()
+
+
+async def test_more_is_replayed_than_memory_allows_between_two_cuts(tmp_path: Path) -> None:
+    """The cut that it asks for waits for the end of the replay: in the middle, an honest host would be accused."""
+    service = await started(service_at(tmp_path, 0))
+    async with client_of(service) as kv:
+        await kv.put_many([(b"%d" % number, bytes(100_000)) for number in range(64)])
+    service.kill()
+    service = await started(service_at(tmp_path, 0, "--memory", "304MiB"))
+    try:
+        async with client_of(service) as kv:
+            async with asyncio.timeout(10):  # and not after a minute
+                while (status := await kv.status())["certified_epoch"] == 0:
+                    await asyncio.sleep(0.1)
+            assert (status["state"], status["restarts"]) == ("ok", 0)
     finally:
         service.close()
 
