@@ -2,7 +2,7 @@
 
 DATA/lock         held by the running supervisor and its children; names the supervisor's process
 DATA/runtime      link to the directory of the running server's sockets
-DATA/store/       the LMDB environment; store.partial: a copy that was not finished; store.replaced-*: former ones
+DATA/store/       the LMDB environment; store.new, store.partial: not finished ones; store.replaced-*: former ones
 DATA/monitor/     state and keys of an embedded monitor
 DATA/http.token   bearer token of the HTTP gateway
 """

@@ -10,6 +10,7 @@ row, `s` the sealed state, `c` and an epoch (big-endian) its certificate, `p` th
 """
 
 import contextlib
+import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -177,9 +178,9 @@ class LmdbWriter:
         self._tables: list[Any]
         self._usable = False
         with _storage_errors(path):
-            make_directory(path)
+            if not path.exists():
+                _create(path)
             self._open()
-            sync_directory(path)
 
     def _open(self) -> None:
         self._environment = lmdb.open(
@@ -279,3 +280,16 @@ def _set(transaction: lmdb.Transaction, rows: Iterable[Row]) -> None:
             puts.append((key, row))
     with transaction.cursor() as cursor:
         cursor.putmulti(puts)
+
+
+def _create(path: Path) -> None:
+    """An empty store, durable. LMDB cannot open what a power cut leaves of its first, unsynced pages: so it makes them
+    under another name."""
+    unfinished = path.with_name(path.name + ".new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    make_directory(unfinished)
+    with contextlib.closing(lmdb.open(str(unfinished))) as environment:
+        environment.sync(True)
+    sync_directory(unfinished)
+    unfinished.rename(path)
+    sync_directory(path.parent)

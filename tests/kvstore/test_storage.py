@@ -100,3 +100,14 @@ def test_packed_rows_come_back() -> None:
 def test_certificates_are_in_the_order_of_their_epochs() -> None:
     epochs = [1, 255, 256, 65_536, 2**32 - 1]
     assert sorted(map(certificate_key, reversed(epochs))) == [certificate_key(epoch) for epoch in epochs]
+
+
+def test_a_store_whose_creation_was_cut_short_is_made_anew(tmp_path: Path) -> None:
+    unfinished = tmp_path / "store.new"
+    unfinished.mkdir()
+    (unfinished / "data.mdb").write_bytes(bytes(8192))  # what a power cut can leave of LMDB's first pages
+    writer = LmdbWriter(tmp_path / "store", MAP_BYTES)
+    writer.write([(b"key", b"row")])
+    assert writer.read([b"key"]) == [b"row"]
+    assert not unfinished.exists()
+    writer.close()

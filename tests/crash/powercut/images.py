@@ -33,6 +33,7 @@ class Style(Enum):
     ALL_LOST = "all is lost"
     ALL_KEPT = "all is kept"
     NAMES_ONLY = "names are kept, data is lost"
+    SIZES_ONLY = "names and sizes are kept, data is lost"
     DATA_ONLY = "data is kept, names are lost"
     MIXED = "each block by chance"
 
@@ -75,7 +76,7 @@ class File:
             certain = max((number for number, piece in enumerate(versions, 1) if piece.durable), default=0)
             for piece in versions[: cut.data_kept(certain, len(versions))]:
                 _put(content, piece.start, piece.data)
-        size = sizes[cut.data_kept(certain_size, len(sizes) - 1)]
+        size = sizes[cut.sizes_kept(certain_size, len(sizes) - 1)]
         return bytes(content[:size].ljust(size, b"\0"))
 
 
@@ -148,8 +149,11 @@ class Cut:
     def data_kept(self, certain: int, all_of_them: int) -> int:
         return self._kept(certain, all_of_them, self.style in (Style.ALL_KEPT, Style.DATA_ONLY))
 
+    def sizes_kept(self, certain: int, all_of_them: int) -> int:
+        return self._kept(certain, all_of_them, self.style in (Style.ALL_KEPT, Style.DATA_ONLY, Style.SIZES_ONLY))
+
     def names_kept(self, certain: int, all_of_them: int) -> int:
-        return self._kept(certain, all_of_them, self.style in (Style.ALL_KEPT, Style.NAMES_ONLY))
+        return self._kept(certain, all_of_them, self.style in (Style.ALL_KEPT, Style.NAMES_ONLY, Style.SIZES_ONLY))
 
     def _kept(self, certain: int, all_of_them: int, keeps: bool) -> int:
         if self.style is not Style.MIXED:
