@@ -121,6 +121,7 @@ class Run:
         await self._or_over(_all_ready(workers))
         self._serving = True
         self._epochs = asyncio.get_running_loop().create_task(service.run_epochs())
+        self._epochs.add_done_callback(self._epochs_ended)
         return started
 
     async def _start_child(self, name: str, config: ChildConfig, *descriptors: int) -> Child:
@@ -272,6 +273,12 @@ class Run:
 
     def service_fault(self, text: str) -> None:
         self._end_with(RunEndedError(text))
+
+    def _epochs_ended(self, epochs: asyncio.Task[None]) -> None:
+        # A fault of this program: a service that certifies nothing any more is worse than one that starts again.
+        if not epochs.cancelled() and (error := epochs.exception()) is not None:
+            logger.error("unexpected fault", exc_info=error)
+            self.service_fault(f"supervisor: unexpected fault: {error!r}")
 
     def service_violated(self, violation: Violation) -> None:
         # A service that serves stays up, to report it; one that has not started cannot start.

@@ -27,3 +27,16 @@ async def test_a_monitor_lost_before_it_is_live_ends_the_run_only(tmp_path: Path
         asyncio.get_running_loop().call_later(0.1, run.abandon, RunEndedError(cause))
     with pytest.raises(RunEndedError, match="worker-0" if cause else "the control connection"):
         await run._go_live(cast(Any, LosesItsMonitor()))
+
+
+async def test_a_fault_in_the_cutting_of_epochs_ends_the_run(tmp_path: Path) -> None:
+    unused = cast(Any, None)
+    run = Run(ServeConfig(data=tmp_path), tmp_path, 0, unused, [], Restarts(), unused)
+
+    async def faulty() -> None:
+        raise ValueError("no such epoch")
+
+    epochs = asyncio.create_task(faulty())
+    epochs.add_done_callback(run._epochs_ended)
+    with pytest.raises(RunEndedError, match="no such epoch"):
+        await run.until(asyncio.Event())
