@@ -1,15 +1,15 @@
 """Copies of a store: backup while the server runs, restore, and compaction. All on the host's side, untrusted.
 
 A copy is that of one LMDB transaction, so of one durable checkpoint, with its sealed state; pending checkpoints are
-part of it. It never holds a secret of the monitor: without `root.key` nobody can start from it. What a copy garbles,
-the monitor finds. Every result appears under its name only when all of it is on disk.
+part of it; the write-ahead log, of what came after it, is not. It never holds a secret of the monitor: without
+`root.key` nobody can start from it. What a copy garbles, the monitor finds. Every result appears under its name only
+when all of it is on disk.
 """
 
 import json
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ import lmdb
 from kvstore import limits
 from kvstore.checkpointer import check_meta
 from kvstore.children import ServiceError
-from kvstore.data_directory import locked_data_directory
+from kvstore.data_directory import locked_data_directory, move_aside
 from kvstore.pending import Pending
 from kvstore.storage import META_KEY, PENDING_TABLES, SEALED_KEY, LmdbWriter, StorageError
 
@@ -62,8 +62,8 @@ def backup(data: Path, target: Path, progress: Progress) -> dict[str, Any]:
     return manifest
 
 
-def restore(source: Path, data: Path, *, replace: bool) -> Path | None:
-    """Put a backup's store into a data directory, whose server must not run. Returns where the former store is now.
+def restore(source: Path, data: Path, *, replace: bool) -> list[Path]:
+    """Put a backup's store into a data directory, whose server must not run. Returns what was moved aside, to where.
 
     Raises BackupError.
     """
@@ -72,9 +72,10 @@ def restore(source: Path, data: Path, *, replace: bool) -> Path | None:
         if manifest.get("format") != _MANIFEST_FORMAT:
             raise BackupError(f"{source} is no backup of this release: its {MANIFEST} has another format")
         with locked_data_directory(data):
-            store, partial = data / "store", data / "store.partial"
-            if store.exists() and not replace:
-                raise BackupError(f"{store} exists: with --replace it is moved aside, and kept")
+            store, log, partial = data / "store", data / "wal", data / "store.partial"
+            former = [path for path in (log, store) if path.exists()]
+            if former and not replace:
+                raise BackupError(f"{former[-1]} exists: with --replace it is moved aside, and kept")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(mode=0o700)
             shutil.copyfile(source / "store" / _DATA_FILE, partial / _DATA_FILE)
@@ -82,7 +83,8 @@ def restore(source: Path, data: Path, *, replace: bool) -> Path | None:
                 raise BackupError(f"{source} is damaged: its store is not the one of its {MANIFEST}")
             for path in (partial / _DATA_FILE, partial):
                 _sync(path)
-            aside = _move_aside(store) if store.exists() else None
+            # The log first: it goes on from the former store, and next to another one it would be taken for changed.
+            aside = [move_aside(path) for path in former]
             partial.rename(store)
             _sync(data)
     return aside
@@ -196,12 +198,6 @@ def _watched(path: Path, total: int, progress: Progress) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-
-
-def _move_aside(store: Path) -> Path:
-    aside = store.with_name(f"store.replaced-{time.strftime('%Y%m%d-%H%M%S')}")
-    store.rename(aside)
-    return aside
 
 
 def _sync(path: Path) -> None:

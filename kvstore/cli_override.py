@@ -1,7 +1,8 @@
 """`zetakv override`: to go on from a store that was put back, by an admin's signed decision.
 
 The monitor decides and signs, offline (`zetakv-monitor override`); this exchanges the sealed state in the store for the
-one that it gives. Nothing happens before the next start: until then a copy of the store undoes it.
+one that it gives. Nothing happens before the next start: until then a copy of the store undoes it. A write-ahead log
+belongs to the instance that is given up, so it is moved aside.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kvstore.children import ServiceError, find_monitor
-from kvstore.data_directory import locked_data_directory
+from kvstore.data_directory import locked_data_directory, move_aside
 from kvstore.storage import SEALED_KEY, LmdbWriter
 
 
@@ -48,6 +49,9 @@ def override_rollback(order: OverrideOrder) -> dict[str, Any]:
         if order.register_lost:
             arguments.append("--register-lost")
         overriding = _ask_monitor(order, "override", sealed, *arguments)
+        log = order.data / "wal"
+        if log.exists():
+            move_aside(log)
         store.write([(SEALED_KEY, overriding)])
         answer: dict[str, Any] = json.loads(_ask_monitor(order, "inspect", overriding))
         return answer

@@ -25,11 +25,14 @@ def backup(
 ) -> None:
     """Copy the store as of its last checkpoint, while the server runs or not.
 
-    The copy holds all keys and values, and no secret of the monitor: keep monitor/root.key apart, too.
+    The copy holds all keys and values, and no secret of the monitor: keep monitor/root.key apart, too. It holds no
+    write-ahead log: answers that are not certified yet are not in it.
     """
     with _reported(), _bar("copying") as progress:
         manifest = copies.backup(data, target, progress)
     say(f"epoch {manifest['epoch']}, {manifest['bytes']:,} bytes in {target}")
+    if any((data / "wal").glob("*")):
+        say("the write-ahead log is not in it: of what is not certified yet, a restore knows nothing")
     if manifest["verified"]:
         say(
             "nobody can start from it without the monitor's root.key, which is not in it: keep a copy of that elsewhere"
@@ -39,7 +42,7 @@ def backup(
 def restore(
     source: Annotated[Path, typer.Argument(help="A backup.", exists=True, file_okay=False)],
     data: DataOption,
-    replace: Annotated[bool, typer.Option("--replace", help="Move a store that is there aside.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Move a store that is there aside, with its log.")] = False,
     override: Annotated[
         str | None,
         typer.Option(help="Go on from it though it is not the latest, for this reason, which every client is told."),
@@ -61,7 +64,7 @@ def restore(
     config = ServeConfig(data=data, register=register)
     with _reported():
         aside = copies.restore(source, data, replace=replace)
-        say(f"restored to {config.store_path}" + (f"; the former store is in {aside}" if aside else ""))
+        say(f"restored to {config.store_path}" + (f"; kept: {', '.join(map(str, aside))}" if aside else ""))
         if override is None:
             say("unless it is the monitor's latest, it will refuse it (rollback): then see `zetakv override`")
             return

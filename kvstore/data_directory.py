@@ -3,6 +3,7 @@
 DATA/lock         held by the running supervisor and its children; names the supervisor's process
 DATA/runtime      link to the directory of the running server's sockets
 DATA/store/       the LMDB environment; store.new, store.partial: not finished ones; store.replaced-*: former ones
+DATA/wal/         the write-ahead log, if there is one; wal.replaced-*: former ones
 DATA/monitor/     state and keys of an embedded monitor
 DATA/http.token   bearer token of the HTTP gateway
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from kvstore.children import ServiceError
-from kvstore.directories import make_directory
+from kvstore.directories import make_directory, sync_directory
 
 _TOKEN_BYTES: Final = 32
 _LOCK_SECONDS: Final = 3.0
@@ -100,6 +101,19 @@ def _remove_runtime(link: Path) -> None:
     if path.parent == Path(tempfile.gettempdir()) and path.name.startswith(_RUNTIME_PREFIX):
         shutil.rmtree(path, ignore_errors=True)
     link.unlink()
+
+
+def move_aside(path: Path) -> Path:
+    """Give way to another store, durably. The data directory must be locked. Returns the new name."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    aside = path.with_name(f"{path.name}.replaced-{stamp}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.replaced-{stamp}-{number}")
+    path.rename(aside)
+    sync_directory(path.parent)
+    return aside
 
 
 def http_token(path: Path) -> str:

@@ -20,6 +20,10 @@ MONITOR_MESSAGE_BYTES_MAX: Final = 16 * MIB + 64 * KIB
 """A message of the monitor: outputs hold at most the receipts of one log message, a sealed state is far smaller."""
 SESSIONS_MAX: Final = 4_096
 """Sessions that a monitor keeps alive."""
+TICKETS_MAX: Final = 4_096
+"""Tickets of sessions that a monitor takes at a start; further ones it would leave out."""
+TICKETS_PER_EPOCH: Final = 1_024
+"""From then on an epoch is cut at once: those of two epochs, and of hellos meanwhile, are then within TICKETS_MAX."""
 
 # --- client connections of one worker ---
 UNGREETED_FRAME_BYTES_MAX: Final = 64 * KIB

@@ -12,10 +12,11 @@ from typing import Final, Protocol
 
 from kvstore import failpoints, limits
 from kvstore.children import Child
+from kvstore.client_port import error_frame
 from kvstore.config import ServeConfig
 from kvstore.epochs import Acknowledge, Action, Cut, Epochs, Finish, OutOfTurnError, Phase, Release, Store
 from kvstore.framing import pack_frame
-from kvstore.messages import CUT, EPOCH, SESSION, STORE, TOKEN, Client, FromChild, Json, Server, ToChild
+from kvstore.messages import CUT, EPOCH, SESSION, STORE, TOKEN, Client, ErrorCode, FromChild, Json, Server, ToChild
 from kvstore.monitor_control import MonitorControl, Started
 from kvstore.restarts import Restarts
 from kvstore.sessions import Sessions
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _STATS_SECONDS: Final = 2.0
 _REGISTER: Final = "register"
+_TICKETS: Final = "tickets"
 
 
 class ServiceEvents(Protocol):
@@ -92,7 +94,9 @@ class Service:
             open_epoch=first_epoch, workers=config.workers, verified=config.verified, certificate=certificate
         )
         if config.has_log:
-            self._tickets = Tickets(config.log_path, config.workers, first_epoch)
+            self._tickets = Tickets(
+                config.log_path, config.workers, first_epoch, lambda text: self._set_trouble(_TICKETS, text)
+            )
         incarnation = b"" if started is None else started.incarnation
         return {"epoch": first_epoch, "certificate": certificate.hex(), "incarnation": incarnation.hex()}
 
@@ -100,6 +104,7 @@ class Service:
         """The workers have replayed their logs: from now on sessions may be opened. Raises MonitorLostError."""
         if self._tickets is not None:
             assert self._monitor is not None, "only a verified service has tickets"
+            failpoints.hit("supervisor.before_live")
             await self._monitor.go_live(self._tickets.former)
 
     async def run_epochs(self) -> None:
@@ -152,6 +157,12 @@ class Service:
     def _cut(self) -> None:
         if self.violation is None and self._takes_cuts and not self._stopping and self._epochs.phase is Phase.OPEN:
             self._act(self._epochs.cut())
+
+    def _cut_soon(self, epoch: int) -> None:
+        """Not only when the time has come; and once more, if a cut is on its way."""
+        self._epochs.active(epoch)
+        self._urgent = not self._takes_cuts or self._epochs.phase is not Phase.OPEN
+        self._cut()
 
     def _step(self, step: Callable[[], list[Action]]) -> None:
         if self.violation is not None:
@@ -222,7 +233,8 @@ class Service:
 
     def monitor_ticket(self, ticket: bytes, then: Callable[[], None]) -> None:
         assert self._tickets is not None, "there are none without a write-ahead log"
-        self._tickets.keep(self._epochs.open_epoch, ticket, then)
+        if self._tickets.keep(self._epochs.open_epoch, ticket, then):
+            self._cut_soon(self._epochs.open_epoch)
 
     def monitor_failed(self, violation: Violation) -> None:
         self._violated(violation)
@@ -250,9 +262,7 @@ class Service:
             case FromChild.ACTIVE:
                 self._epochs.active(EPOCH.unpack(body)[0])
             case FromChild.URGENT:
-                self._epochs.active(EPOCH.unpack(body)[0])
-                self._urgent = not self._takes_cuts or self._epochs.phase is not Phase.OPEN
-                self._cut()
+                self._cut_soon(EPOCH.unpack(body)[0])
             case FromChild.HANDED_OVER:
                 (epoch,) = EPOCH.unpack(body)
                 self._step(lambda: self._epochs.handed_over(self._workers.index(child), epoch))
@@ -298,6 +308,8 @@ class Service:
             task = asyncio.get_running_loop().create_task(self._answer_status(answer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        elif kind == Client.HELLO and self._tickets is not None and self._tickets.refusal:
+            answer(error_frame(ErrorCode.NOT_NOW, f"no session can be opened now: {self._tickets.refusal}"))
         else:
             assert self._monitor is not None, "an unverified worker passes on no hello and no admin request"
             ask = self._monitor.hello if kind == Client.HELLO else self._monitor.admin

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+from kvstore import failpoints
 from kvstore._prover import Prover
 from kvstore.framing import HEADER_BYTES
 from kvstore.messages import Server
@@ -78,6 +79,7 @@ class RequestLog:
         told = loop.time()
         for segment in self._replayed:
             for record in segment.records():
+                failpoints.hit("worker.in_replay")
                 prover.replay(record)
                 records += 1
                 waiting += len(record)

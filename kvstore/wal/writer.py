@@ -2,7 +2,8 @@
 
 Records that come while a sync is on its way go together into the next one. Where the disk fails (full, I/O error), a
 file is not written to again: its unsynced end may hold anything. What was not durable is kept in memory and written
-again, to another file, until the disk takes it or its epoch is certified; meanwhile `trouble` says why.
+again, to another file, until the disk takes it or its epoch is certified. When nothing is left to be written, the disk
+is probed: else the trouble would never end, since nobody is let in who would bring another record.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from kvstore import failpoints
 from kvstore.directories import sync_directory
 from kvstore.wal.files import LogFile, Segment, log_path, remove
 from kvstore.wal.format import HEADER_BYTES, SALT_BYTES, Header, encode_group
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = 0.5
 """Between attempts on a disk that fails: it is not hammered, and back in use soon after somebody made room."""
+_PROBE_BYTES: Final = 64 << 10
+"""So much must fit before requests are let in again: one more page would be full at once."""
 
 
 @dataclass(frozen=True)
@@ -102,19 +106,21 @@ class LogWriter:
     def _run(self) -> None:
         while True:
             with self._condition:
-                while not (self._pending or self._closing or self._outdated()):
+                while not (self._pending or self._closing or self._troubled or self._outdated()):
                     self._condition.wait()
                 self._drop_certified()
                 batch, closing = list(self._pending), self._closing
             try:
                 self._delete_certified()
                 self._write(batch)
+                if self._troubled and not batch:
+                    self._probe()
             except OSError as error:
                 if closing:
                     break
                 self._fail(error)
             else:
-                self._succeed(batch)
+                self._succeed()
                 if closing:
                     break
         self._close_file()
@@ -139,7 +145,9 @@ class LogWriter:
         written = 0
         while written < len(group):
             written += os.pwrite(self._descriptor, group[written:], file.size + written)
+        failpoints.hit("wal.before_sync")
         os.fdatasync(self._descriptor)
+        failpoints.hit("wal.after_sync")
         self._damaged = False
         file.size += len(group)
 
@@ -192,8 +200,17 @@ class LogWriter:
         with self._condition:
             self._condition.wait_for(lambda: self._closing, _RETRY_SECONDS)
 
-    def _succeed(self, batch: list[_Record]) -> None:
-        if self._troubled and batch:
+    def _probe(self) -> None:
+        path = self._directory / f"{self._stream}.probe"
+        try:
+            with path.open("wb", buffering=0) as file:
+                file.write(bytes(_PROBE_BYTES))
+                os.fsync(file.fileno())
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _succeed(self) -> None:
+        if self._troubled:
             self._troubled = False
             logger.warning("the write-ahead log can be written again")
             self._tell(self._on_trouble, None)

@@ -91,6 +91,37 @@ async def test_compact_keeps_every_record(tmp_path: Path) -> None:
         assert all(answer.value == b"v" * 100 for answer in found)
 
 
+async def test_a_log_fits_a_compacted_store_and_no_older_one(tmp_path: Path) -> None:
+    copy = tmp_path / "backup"
+    service = Service(tmp_path, "--durability", "wal")
+    async with service, service.connected() as kv:
+        await kv.put(b"key", b"certified", certified=True)
+        made = await asyncio.to_thread(zetakv, service.home, "backup", copy, "--data", service.data)
+        assert b"write-ahead log is not in it" in made.stderr + made.stdout
+        await kv.put(b"key", b"certified later", certified=True)
+    service.options += ["--epoch-ms", "60000"]
+    await asyncio.to_thread(service.start)
+    async with service.connected() as kv:
+        await kv.put(b"key", b"in the log")
+    service.kill()
+    assert zetakv(service.home, "compact", "--data", service.data).returncode == 0
+    await asyncio.to_thread(service.start)
+    async with service.connected() as kv:
+        assert (await kv.get(b"key")).value == b"in the log"
+    service.kill()
+
+    log = {path.name: path.read_bytes() for path in (service.data / "wal").iterdir()}
+    assert zetakv(service.home, "restore", copy, "--data", service.data, "--replace").returncode == 0
+    (aside,) = service.data.glob("wal.replaced-*")
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == log
+    aside.rename(service.data / "wal")  # as of somebody who copies the store by hand
+    overridden = zetakv(service.home, "override", "--data", service.data, "--reason", "a test")
+    assert overridden.returncode == 0, overridden.stderr.decode()
+    assert len(list(service.data.glob("wal.replaced-*"))) == 1
+    async with service, service.connected() as kv:
+        assert (await kv.get(b"key")).value == b"certified"
+
+
 def test_what_is_no_backup_or_store(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for arguments in (

@@ -1,6 +1,7 @@
 """A disk that is full or read-only, as a small tmpfs of root: the service stays, says so, and goes on when it can."""
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from integration.service import Service
-from kvstore_client import ClientKey, Role, UnavailableError
+from kvstore_client import ClientKey, ConnectionLostError, Role, UnavailableError
 
 DISK_BYTES = 2 << 20
 EARLIER, VALUE = b"earlier", b"certified before the disk was full"
@@ -151,6 +152,30 @@ async def test_a_register_that_cannot_be_written_degrades_the_service_until_it_c
         assert status["restarts"] == 0
         await provisional.certified()
         await kv.put(b"after", b"", certified=True)
+
+
+async def test_a_full_disk_of_the_write_ahead_log_degrades_the_service(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    with mounted(tmp_path / "data" / "wal") as log:
+        service = Service(tmp_path, "--durability", "wal", epoch_ms=60_000)
+        async with service, service.connected() as kv:
+            await kv.put(EARLIER, VALUE)
+            filler = await asyncio.to_thread(fill, log)
+            waiting = asyncio.create_task(kv.put(b"later", bytes(60_000)))
+            status = await state_becomes(service, "degraded")
+            assert str(log) in str(status["trouble"])
+            assert "No space left on device" in str(status["trouble"])
+            filler.unlink()
+            status = await state_becomes(service, "ok")
+            assert status["restarts"] == 0
+            with contextlib.suppress(ConnectionLostError):  # its time may be over; or it is durable in the end
+                await waiting
+            await kv.put(b"after", b"room")
+            service.kill()
+            await asyncio.to_thread(service.start)
+            async with service.connected() as later:
+                assert (await later.get(b"after")).value == b"room"
+                assert (await later.get(EARLIER)).value == VALUE
 
 
 async def test_a_start_on_a_read_only_disk_names_it(tmp_path: Path, store: Path) -> None:

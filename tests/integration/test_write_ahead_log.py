@@ -9,9 +9,11 @@ import struct
 from pathlib import Path
 
 import pytest
+from crash.plans import FailpointDirectory, Plan
 from kvstore_client import KV, ProvisionalLostError, connect
 from log_files import LogFiles
 from service import Service
+from support.server import ProcessEndedError
 
 LONG_MS = 60_000
 EXIT_VIOLATION = 3
@@ -102,6 +104,31 @@ async def test_crashes_during_the_start(tmp_path: Path) -> None:
     try:
         async with client_of(service) as kv:
             assert await count(kv, b"n", 1) == [51]
+    finally:
+        service.close()
+
+
+@pytest.mark.parametrize(
+    ("point", "hit"),
+    [("worker.in_replay", 20), ("supervisor.before_live", 1), ("wal.before_sync", 1), ("wal.after_sync", 1)],
+)
+async def test_crash_at_a_step_of_the_replay(tmp_path: Path, point: str, hit: int) -> None:
+    failpoints = FailpointDirectory(tmp_path / "failpoints")
+    service = await started(service_at(tmp_path, 0))
+    async with client_of(service) as kv:
+        for _ in range(30):
+            await kv.increment(b"n")
+    service.kill()
+    service.environment = {"ZETAKV_FAILPOINTS": str(failpoints.path)}
+    failpoints.arm(Plan(point, hit, "kill-all"))
+    with pytest.raises(ProcessEndedError):
+        await started(service)
+    service.kill()
+    assert failpoints.fired
+    await started(service)
+    try:
+        async with client_of(service) as kv:
+            assert await count(kv, b"n", 1) == [31]
     finally:
         service.close()
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from kvstore import limits
 from kvstore.wal import writer as writer_module
 from kvstore.wal.files import Segment, segments
 from kvstore.wal.gate import Gate
+from kvstore.wal.tickets import Tickets
 from kvstore.wal.writer import LogWriter
 
 STREAM = "worker-00"
@@ -154,10 +156,61 @@ async def test_what_the_disk_did_not_take_is_not_needed_when_certified(
 
     monkeypatch.setattr(writer_module, "_RETRY_SECONDS", 0.01)
     monkeypatch.setattr(writer_module.os, "fdatasync", fail)
-    number = log.writer.append(1, b"a")
-    await until(lambda: bool(log.troubles))
-    log.writer.certified(1)
-    await log.until_durable(number)
+    with monkeypatch.context() as failing:
+        failing.setattr(writer_module.os, "fsync", fail)
+        number = log.writer.append(1, b"a")
+        await until(lambda: bool(log.troubles))
+        log.writer.certified(1)
+        await log.until_durable(number)
+        await asyncio.sleep(0.05)
+        assert None not in log.troubles, "the disk is as bad as before"
+    # Nobody is let in who would bring another record, so the writer finds out by itself.
+    await until(lambda: log.troubles[-1] is None)
+    assert not [name for name in os.listdir(tmp_path) if "probe" in name]
+
+
+async def test_tickets_ask_for_a_cut_and_are_refused_when_there_are_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TICKETS_PER_EPOCH", 3)
+    monkeypatch.setattr(limits, "TICKETS_MAX", 5)
+    kept: list[int] = []
+    tickets = Tickets(tmp_path, threads=1, open_epoch=1, on_trouble=lambda _text: None)
+    try:
+        enough = [tickets.keep(1, b"%d" % number, lambda: kept.append(1)) for number in range(3)]
+        assert enough == [False, False, True]
+        enough = [tickets.keep(2, b"%d" % number, lambda: kept.append(2)) for number in range(2)]
+        assert enough == [False, False]
+        assert "wait for the next" in tickets.refusal
+        await until(lambda: kept == [1, 1, 1, 2, 2])
+        tickets.certified(1)
+        assert tickets.refusal, "the sealed state of epoch 1 need not have them"
+        tickets.certified(2)
+        assert not tickets.refusal
+    finally:
+        tickets.close()
+
+
+async def test_tickets_are_refused_while_the_disk_takes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(writer_module, "_RETRY_SECONDS", 0.01)
+    troubles: list[str] = []
+    kept: list[bool] = []
+    tickets = Tickets(tmp_path, threads=1, open_epoch=1, on_trouble=troubles.append)
+    try:
+        with monkeypatch.context() as failing:
+            failing.setattr(writer_module.os, "fdatasync", fail)
+            tickets.keep(1, b"ticket", lambda: kept.append(True))
+            await until(lambda: bool(tickets.refusal))
+            assert "no space" in tickets.refusal
+            assert not kept
+        await until(lambda: not tickets.refusal)
+        assert kept == [True]
+        assert troubles[-1] == ""
+    finally:
+        tickets.close()
 
 
 def test_gate_lets_answers_out_in_order_when_their_records_are_durable() -> None:
