@@ -9,7 +9,19 @@ its `log()` is always b"", and `absorb(b"")` gives its frames.
 from collections.abc import Sequence
 from typing import Self, final
 
-__all__ = ["FrameError", "PlainEngine", "Prover", "ProverError", "decode_record", "encode_record", "store_key_of"]
+__all__ = [
+    "RANGE_ROWS_MAX",
+    "FrameError",
+    "PlainEngine",
+    "Prover",
+    "ProverError",
+    "decode_record",
+    "encode_record",
+    "store_key_of",
+]
+
+RANGE_ROWS_MAX: int
+"""How many rows of a range are needed at the most."""
 
 class FrameError(ValueError):
     """A client's frame is malformed or does not match its commitments. `args == (code, text)`, protocol section 6."""
@@ -72,11 +84,11 @@ class Prover:
         later ones go out.
         """
 
-    def reads(self) -> list[bytes]:
-        """Store keys whose rows are needed before `log()` can go on; [] if none."""
+    def reads(self) -> tuple[list[bytes], list[tuple[bytes, bytes]]]:
+        """Store keys of rows, and ranges (first, end) whose first rows `log()` needs; ([], []): it can go on."""
 
-    def supply(self, rows: Sequence[bytes | None]) -> None:
-        """The rows for the last `reads()`, in its order; None: no such row."""
+    def supply(self, rows: Sequence[bytes | None], ranges: Sequence[Sequence[tuple[bytes, bytes]]]) -> None:
+        """What the last `reads()` asked for, in its order. Rows: None: no such row. Ranges: store keys and rows."""
 
     def log(self) -> bytes: ...
     def absorb(self, outputs: bytes) -> list[tuple[int, bytes]]:
@@ -133,8 +145,8 @@ class PlainEngine:
     def submit_resume(self, origin: int, body: bytes) -> None:
         """Raises FrameError: there is no session to resume."""
 
-    def reads(self) -> list[bytes]: ...
-    def supply(self, rows: Sequence[bytes | None]) -> None: ...
+    def reads(self) -> tuple[list[bytes], list[tuple[bytes, bytes]]]: ...
+    def supply(self, rows: Sequence[bytes | None], ranges: Sequence[Sequence[tuple[bytes, bytes]]]) -> None: ...
     def log(self) -> bytes: ...
     def absorb(self, outputs: bytes) -> list[tuple[int, bytes]]: ...
     def start_cut(self, *, all_to_merkle: bool) -> None: ...
@@ -153,8 +165,11 @@ class PlainEngine:
     def dirty_bytes(self) -> int: ...
     def stats(self) -> dict[str, int]: ...
 
-def store_key_of(key: bytes) -> bytes:
-    """The store key of the record of an application key (for tools and tests)."""
+def store_key_of(key: bytes, *, whole: bool = False) -> bytes:
+    """The store key of the record of an application key (for tools and tests).
+
+    `whole`: as in an unverified store, or where an older record has the short one.
+    """
 
 def decode_record(row: bytes) -> tuple[bytes, bytes | None]:
     """(application key, value or None for null) of a record's row. Raises ValueError."""

@@ -5,16 +5,18 @@ a host can leave keys out (each listed key can be checked by a get).
 """
 
 import asyncio
+import contextlib
 from itertools import islice
 from typing import Final
 
 from kvstore import limits
-from kvstore._prover import decode_record
+from kvstore._prover import decode_record, store_key_of
 from kvstore.framing import pack_frame
 from kvstore.messages import Server
 from kvstore.storage import RECORD_PREFIX, StoreReader, certificate_key
 
 _KEY_HASH_BYTES: Final = 32
+_SHORT_KEY_BYTES: Final = 8
 _RECORDS_END: Final = bytes((RECORD_PREFIX[0] + 1,))
 
 
@@ -44,9 +46,19 @@ class Archive:
         found = [newest if epoch == newest_epoch else row for epoch, row in zip(epochs, stored, strict=True)]
         return [pack_frame(Server.CERTIFICATE, row) for row in found if row]
 
+    def _position_after(self, after: bytes) -> bytes:
+        """The first store key behind the record of a key hash: records that share its first bytes are in any order."""
+        first = RECORD_PREFIX + after[:_SHORT_KEY_BYTES]
+        for store_key, row in self._store.scan(first, first.ljust(1 + _KEY_HASH_BYTES, b"\xff") + b"\0"):
+            with contextlib.suppress(ValueError):
+                key, _ = decode_record(row)
+                if store_key_of(key, whole=True)[1:] == after:
+                    return store_key + b"\0"
+        return first
+
     async def keys_frame(self, after: bytes, at_most: int) -> bytes:
         """The next keys by hash, as of the last checkpoint. Gives way to other clients between its steps."""
-        first = RECORD_PREFIX + (b"" if after == bytes(_KEY_HASH_BYTES) else after + b"\0")
+        first = self._position_after(after)
         keys: list[bytes] = []
         while len(keys) < at_most:
             scanned = 0

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from kvstore import failpoints
-from kvstore._prover import PlainEngine, Prover, ProverError
+from kvstore._prover import RANGE_ROWS_MAX, PlainEngine, Prover, ProverError
 from kvstore.storage import StoreReader
 
 Engine = Prover | PlainEngine
@@ -82,8 +82,9 @@ class Rounds:
     async def _round(self) -> None:
         engine = self._engine
         try:
-            while keys := engine.reads():
-                engine.supply(self._store.read(keys))
+            while any(reads := engine.reads()):
+                keys, ranges = reads
+                engine.supply(self._store.read(keys), self._store.read_ranges(ranges, RANGE_ROWS_MAX))
             log = engine.log()
             failpoints.hit("worker.in_drain" if self.cutting else "worker.before_log")
             outputs = await self._exchange(log) if log else b""

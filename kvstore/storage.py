@@ -50,6 +50,9 @@ class StoreReader(Protocol):
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The rows of the keys, in their order; None where there is none."""
 
+    def read_ranges(self, ranges: Sequence[tuple[bytes, bytes]], at_most: int) -> list[list[tuple[bytes, bytes]]]:
+        """Of each range (first, end) the first rows, with their keys, `at_most` of each."""
+
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The rows with first <= key < end, in order of their keys. No other call before it is used up or dropped."""
 
@@ -155,6 +158,19 @@ class LmdbReader:
         with self._reading() as transaction:
             get = transaction.get
             return cast(list[bytes | None], [get(key) for key in keys])
+
+    def read_ranges(self, ranges: Sequence[tuple[bytes, bytes]], at_most: int) -> list[list[tuple[bytes, bytes]]]:
+        found = []
+        with self._reading() as transaction, transaction.cursor() as cursor:
+            for first, end in ranges:
+                rows: list[tuple[bytes, bytes]] = []
+                if cursor.set_range(first):
+                    for key, row in cast(Iterable[tuple[bytes, bytes]], cursor):
+                        if key >= end or len(rows) == at_most:
+                            break
+                        rows.append((key, row))
+                found.append(rows)
+        return found
 
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         with self._reading() as transaction, transaction.cursor() as cursor:

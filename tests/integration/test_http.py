@@ -216,7 +216,7 @@ async def test_a_violation_is_named_to_callers_and_streamed(tmp_path: Path) -> N
                     pass
             event = json.loads((await stream.content.readline()).decode().removeprefix("data: "))
             assert event["name"] == "hash_mismatch"
-            assert event["key_hash"] == store_key_of(b"k")[1:].hex()
+            assert event["key_hash"] == store_key_of(b"k", whole=True)[1:].hex()
             async with http.get("/v1/status") as response:
                 assert (await response.json())["violation"]["name"] == "hash_mismatch"
         code, _ = await service.ends(terminate=True)

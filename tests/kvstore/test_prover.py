@@ -27,7 +27,7 @@ RECEIPT_HEADER_BYTES, MAC_BYTES = 33, 16
 
 
 def key_hash(key: bytes) -> bytes:
-    return store_key_of(key)[1:]
+    return store_key_of(key, whole=True)[1:]
 
 
 def request_body(*operations: tuple[int, bytes, bytes], key_bytes: bytes | None = None) -> bytes:
@@ -52,8 +52,8 @@ def prover(**changes: int) -> Prover:
 
 
 def run(engine: PlainEngine, rows: dict[bytes, bytes]) -> list[tuple[int, bytes]]:
-    while keys := engine.reads():
-        engine.supply([rows.get(key) for key in keys])
+    while any(reads := engine.reads()):
+        engine.supply([rows.get(key) for key in reads[0]], [])
     assert engine.log() == b""
     return engine.absorb(b"")
 
@@ -79,7 +79,7 @@ def test_the_plain_engine_answers_and_checkpoints() -> None:
     engine = plain_engine()
     engine.submit(42, request_body((PUT, b"a", b"new"), (GET, b"a", b""), (GET, b"b", b"")))
     assert engine.busy
-    [(origin, frame)] = run(engine, {store_key_of(b"b"): encode_record(b"b", b"stored")})
+    [(origin, frame)] = run(engine, {store_key_of(b"b", whole=True): encode_record(b"b", b"stored")})
     assert origin == 42
     assert results(frame) == b"\x00" + b"\x01\x01\x03new" + b"\x01\x01\x06stored"
     assert engine.active
@@ -89,7 +89,9 @@ def test_the_plain_engine_answers_and_checkpoints() -> None:
     assert run(engine, {}) == []
     assert engine.handed_over() == 5
     assert engine.handed_over() is None
-    assert list(unpack_rows(engine.take_checkpoint())) == [(store_key_of(b"a"), encode_record(b"a", b"new"))]
+    assert list(unpack_rows(engine.take_checkpoint())) == [
+        (store_key_of(b"a", whole=True), encode_record(b"a", b"new"))
+    ]
     engine.release_checkpoint(5)
     assert not engine.active
 
@@ -97,7 +99,7 @@ def test_the_plain_engine_answers_and_checkpoints() -> None:
 def test_a_fresh_prover_writes_the_spine_first() -> None:
     engine = prover()
     assert engine.busy
-    assert engine.reads() == []
+    assert engine.reads() == ([], [])
     log = engine.log()
     assert log[0] == 1  # add_merkle
     assert engine.absorb(b"") == []
@@ -137,10 +139,10 @@ def test_a_monitor_that_answers_out_of_order_stops_the_prover() -> None:
 def test_a_garbled_row_is_named() -> None:
     engine = plain_engine()
     engine.submit(1, request_body((GET, b"a", b"")))
-    assert engine.reads() == [store_key_of(b"a")]
+    assert engine.reads() == ([store_key_of(b"a", whole=True)], [])
     with pytest.raises(ProverError) as stopped:
-        engine.supply([b"garbled"])
-    assert stopped.value.args[1] == store_key_of(b"a")
+        engine.supply([b"garbled"], [])
+    assert stopped.value.args[1] == store_key_of(b"a", whole=True)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")

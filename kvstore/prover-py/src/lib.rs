@@ -9,13 +9,20 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-use zetakv_prover::{Config, Error, FrameRules, rows};
+use zetakv_prover::rows::{self, RecordRow};
+use zetakv_prover::{Config, Error, FrameRules, RANGE_ROWS_MAX};
 
 mod plain;
 mod prover;
 
 create_exception!(kvstore._prover, FrameError, PyValueError);
 create_exception!(kvstore._prover, ProverError, PyRuntimeError);
+
+/// First and past-the-last store key.
+type Range<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>);
+
+/// Store keys and rows of a range.
+type RangeRows = Vec<(PyBackedBytes, PyBackedBytes)>;
 
 /// The Python exception of an error.
 fn to_python(py: Python<'_>, error: Error) -> PyErr {
@@ -45,15 +52,16 @@ fn to_frames<'py>(py: Python<'py>, frames: &[(u64, Vec<u8>)]) -> Vec<(u64, Bound
 }
 
 #[pyfunction]
-fn store_key_of<'py>(py: Python<'py>, key: &[u8]) -> Bound<'py, PyBytes> {
-    PyBytes::new(py, &rows::store_key_of(key))
+#[pyo3(signature = (key, *, whole = false))]
+fn store_key_of<'py>(py: Python<'py>, key: &[u8], whole: bool) -> Bound<'py, PyBytes> {
+    PyBytes::new(py, &rows::record_key(&rows::leaf_of(key), whole))
 }
 
 #[pyfunction]
 fn decode_record<'py>(py: Python<'py>, row: &[u8]) -> PyResult<(Bound<'py, PyBytes>, Option<Bound<'py, PyBytes>>)> {
-    let (key, value) =
-        rows::decode_record(row).map_err(|_| PyValueError::new_err("this is not the row of a record"))?;
-    Ok((PyBytes::new(py, key), value.map(|value| PyBytes::new(py, value))))
+    let row = RecordRow::decode(row).map_err(|_| PyValueError::new_err("this is not the row of a record"))?;
+    let value = row.value.map(|value| PyBytes::new(py, value));
+    Ok((PyBytes::new(py, row.application_key), value))
 }
 
 #[pyfunction]
@@ -63,7 +71,7 @@ fn encode_record<'py>(py: Python<'py>, key: &[u8], value: Option<&[u8]>) -> PyRe
         return Err(PyValueError::new_err("a key has at most 65,535 bytes"));
     }
     let mut row = Vec::new();
-    rows::encode_record(key, value, &mut row);
+    RecordRow::new(key, value).encode(&mut row);
     Ok(PyBytes::new(py, &row))
 }
 
@@ -73,6 +81,12 @@ mod _prover {
     use super::plain::PlainEngine;
     #[pymodule_export]
     use super::prover::Prover;
+    use super::*;
     #[pymodule_export]
     use super::{FrameError, ProverError, decode_record, encode_record, store_key_of};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("RANGE_ROWS_MAX", RANGE_ROWS_MAX)
+    }
 }

@@ -38,11 +38,12 @@ impl PlainEngine {
         work(py, || self.0.submit_resume())
     }
 
-    fn reads<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-        Ok(to_bytes(py, &work(py, || Ok(self.0.reads()))?))
+    fn reads<'py>(&mut self, py: Python<'py>) -> PyResult<(Vec<Bound<'py, PyBytes>>, Vec<Range<'py>>)> {
+        Ok((to_bytes(py, &work(py, || Ok(self.0.reads()))?), Vec::new()))
     }
 
-    fn supply(&mut self, py: Python<'_>, rows: Vec<Option<PyBackedBytes>>) -> PyResult<()> {
+    #[allow(unused_variables)] // the interface of both engines is the same
+    fn supply(&mut self, py: Python<'_>, rows: Vec<Option<PyBackedBytes>>, ranges: Vec<RangeRows>) -> PyResult<()> {
         work(py, || self.0.supply(&rows))
     }
 

@@ -78,12 +78,15 @@ impl Prover {
         PyBytes::new(py, &self.0.take_record())
     }
 
-    fn reads<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-        Ok(to_bytes(py, &work(py, || self.0.reads())?))
+    fn reads<'py>(&mut self, py: Python<'py>) -> PyResult<(Vec<Bound<'py, PyBytes>>, Vec<Range<'py>>)> {
+        let reads = work(py, || self.0.reads())?;
+        let ranges = reads.ranges.iter();
+        let ranges = ranges.map(|(first, end)| (PyBytes::new(py, first), PyBytes::new(py, end)));
+        Ok((to_bytes(py, &reads.keys), ranges.collect()))
     }
 
-    fn supply(&mut self, py: Python<'_>, rows: Vec<Option<PyBackedBytes>>) -> PyResult<()> {
-        work(py, || self.0.supply(&rows))
+    fn supply(&mut self, py: Python<'_>, rows: Vec<Option<PyBackedBytes>>, ranges: Vec<RangeRows>) -> PyResult<()> {
+        work(py, || self.0.supply(&rows, &ranges))
     }
 
     fn log<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {

@@ -4,13 +4,13 @@
 //! fit into the hot set. *Merkle*: they are any of all records. Figures are medians of nanoseconds per operation (of the drain: per
 //! record that is hot), for prover and verifier apart.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use zeroize::Zeroizing;
-use zetakv_prover::{Config, FrameRules, Prover};
+use zetakv_prover::{Config, FrameRules, Prover, RANGE_ROWS_MAX};
 use zetakv_verifier::clocks::Clocks;
 use zetakv_verifier::codec::Reader;
 use zetakv_verifier::crypto::Crypto;
@@ -34,7 +34,7 @@ struct Bench {
     verifier: Verifier<StandardCrypto, KeyValue>,
     clocks: Arc<Clocks>,
     crypto: StandardCrypto,
-    store: HashMap<Vec<u8>, Vec<u8>>,
+    store: BTreeMap<Vec<u8>, Vec<u8>>,
     sequence: u64,
     rng: Rng,
     proved: Duration,
@@ -79,7 +79,7 @@ impl Bench {
             verifier,
             clocks,
             crypto: crypto(),
-            store: HashMap::new(),
+            store: BTreeMap::new(),
             sequence: 0,
             rng: Rng::with_seed(1),
             proved: Duration::ZERO,
@@ -129,14 +129,16 @@ impl Bench {
         while self.prover.is_busy() {
             let mut start = Instant::now();
             loop {
-                let keys = self.prover.reads().expect("rows are asked for");
-                if keys.is_empty() {
+                let reads = self.prover.reads().expect("rows are asked for");
+                if reads.is_empty() {
                     break;
                 }
                 self.proved += start.elapsed();
-                let rows: Vec<_> = keys.iter().map(|key| self.store.get(key)).collect();
+                let rows: Vec<_> = reads.keys.iter().map(|key| self.store.get(key)).collect();
+                let in_range = |(first, end)| self.store.range(first..end).take(RANGE_ROWS_MAX).collect();
+                let ranges: Vec<Vec<_>> = reads.ranges.into_iter().map(in_range).collect();
                 start = Instant::now();
-                self.prover.supply(&rows).expect("rows are as they were");
+                self.prover.supply(&rows, &ranges).expect("rows are as they were");
             }
             let log = self.prover.log().expect("a log");
             self.proved += start.elapsed();

@@ -3,11 +3,9 @@
 
 use std::collections::VecDeque;
 
-use zetakv_verifier::value::Node;
-
 use crate::error::Error;
-use crate::records::{Content, Place, Record, RecordId, Records};
-use crate::rows::{encode_node, encode_record, hot_key, pack_row, value_key};
+use crate::records::{Content, Place, Record, RecordId, Records, STORED};
+use crate::rows::{RecordRow, encode_node, hot_key, node_key, pack_row, record_key};
 
 /// The rows that one cut froze.
 #[derive(Debug)]
@@ -37,8 +35,9 @@ impl Checkpoints {
         let frozen = records.freeze(epoch, |record| {
             if record.is_changed {
                 row.clear();
-                encode_value(record, &mut row)?;
-                pack_row(&value_key(&record.key), Some(&row), &mut packed);
+                if let Some(store_key) = encode_value(record, &mut row)? {
+                    pack_row(&store_key, Some(&row), &mut packed);
+                }
             }
             let is_hot = record.place != Place::Merkle;
             if is_hot != record.has_hot_row {
@@ -88,19 +87,21 @@ impl Checkpoints {
     }
 }
 
-fn encode_value(record: &Record, row: &mut Vec<u8>) -> Result<(), Error> {
+/// The row of a record that changed, and its store key; None for a node that is derived.
+fn encode_value(record: &Record, row: &mut Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
     match &record.content {
         Content::Leaf(leaf) => {
             let Some(application_key) = &leaf.application_key else {
                 return Err(Error::Engine("the key of a record that changed is not in memory"));
             };
-            encode_record(application_key, leaf.value()?, row);
+            RecordRow::new(application_key, leaf.value()?).encode(row);
+            Ok(Some(record_key(&record.key, record.has_long_key)))
         }
-        Content::Node(node) => {
-            let node: &Node = node;
+        Content::Node(node) if record.records_below == STORED => {
             encode_node(&record.key, node, row);
+            Ok(Some(node_key(&record.key)))
         }
-        Content::NotLoaded => return Err(Error::Engine("a record changed that is not in memory")),
+        Content::Node(_) => Ok(None),
+        Content::NotLoaded => Err(Error::Engine("a record changed that is not in memory")),
     }
-    Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod cache;
 mod checkpoint;
+mod derive;
 mod drain;
 mod error;
 mod execute;
@@ -27,4 +28,5 @@ pub use frames::FrameRules;
 pub use mirror::Counters;
 pub use plain::PlainEngine;
 pub use prover::{Config, Prover, SLOTS_MIN, Stats};
+pub use reading::{RANGE_ROWS_MAX, Reads};
 pub use rounds::ClientFrame;

@@ -6,16 +6,18 @@
 use zetakv_verifier::Incarnation;
 use zetakv_verifier::crypto::Mac;
 use zetakv_verifier::entry::{Entry, Slot, Slots, ThreadId};
-use zetakv_verifier::key::Key;
+use zetakv_verifier::key::{Key, LEAF_DEPTH};
 use zetakv_verifier::machine::Role;
 use zetakv_verifier::request::RESUME_BYTES;
 use zetakv_verifier::time::Timestamp;
 use zetakv_verifier::value::{Child, NO_HASH, Node};
 
 use crate::cache::{AddedBy, Cache, NO_SLOT, Occupant, ROOT_SLOT};
+use crate::derive::SUBTREE_RECORDS_MAX;
 use crate::error::Error;
 use crate::hash::merkle_hash;
-use crate::records::{Content, Place, RecordId, Records};
+use crate::records::{Content, Place, RecordId, Records, STORED};
+use crate::rows::SHORT_KEY_BITS;
 
 /// Passages after which an internal node is worth being found in Blum, instead of being proved from above each time.
 const HOT_NODE_PASSAGES: u8 = 8;
@@ -134,7 +136,7 @@ impl Mirror {
     pub fn is_hot(&self, occupant: &Occupant) -> bool {
         match self.records.get(occupant.record).content {
             Content::Leaf(_) => true,
-            _ => occupant.passages >= HOT_NODE_PASSAGES,
+            _ => occupant.passages >= HOT_NODE_PASSAGES && self.records.get(occupant.record).records_below == STORED,
         }
     }
 
@@ -182,7 +184,15 @@ impl Mirror {
         let hash = Some(NO_HASH);
         sides.set_side(direction, Child { key, hash });
         self.records.write_node(parent_id, sides);
+        if application_key.is_some() {
+            self.records.get_mut(id).has_long_key = self.records.get(parent_id).key.depth() >= SHORT_KEY_BITS;
+            self.count_record(parent)?;
+        }
         let Some(below) = below else { return Ok(id) };
+        match self.count_below(&below.key) {
+            STORED => self.store_from(slot)?,
+            count => self.records.get_mut(id).records_below = count,
+        }
 
         let direction = key.direction_to(&below.key).ok_or(LINK_BROKEN)?;
         let mut sides = Node::default();
@@ -193,6 +203,50 @@ impl Mirror {
             self.cache.link(slot, direction, linked_below);
         }
         Ok(id)
+    }
+
+    /// The number of records below a child, itself included; [`STORED`] if it is not derived, or not in memory.
+    fn count_below(&self, child: &Key) -> u8 {
+        if child.depth() == LEAF_DEPTH {
+            return 1;
+        }
+        self.records
+            .find(child)
+            .map_or(STORED, |id| self.records.get(id).records_below)
+    }
+
+    /// A record is new below a cached node: the derived nodes above it count it, and those that have too many are stored from now on.
+    fn count_record(&mut self, mut slot: Slot) -> Result<(), Error> {
+        loop {
+            let Occupant {
+                record: id, added_by, ..
+            } = *self.occupant(slot)?;
+            match self.records.get(id).records_below {
+                STORED => return Ok(()),
+                SUBTREE_RECORDS_MAX => self.records.store_node(id),
+                count => self.records.get_mut(id).records_below = count + 1,
+            }
+            let AddedBy::Merkle { parent } = added_by else {
+                return Err(LINK_BROKEN); // derived nodes are never in Blum
+            };
+            slot = parent;
+        }
+    }
+
+    /// The node in a slot is stored from now on, and so are all above it.
+    fn store_from(&mut self, mut slot: Slot) -> Result<(), Error> {
+        loop {
+            let Occupant {
+                record: id, added_by, ..
+            } = *self.occupant(slot)?;
+            if self.records.get(id).records_below != STORED {
+                self.records.store_node(id);
+            }
+            let AddedBy::Merkle { parent } = added_by else {
+                return Ok(());
+            };
+            slot = parent;
+        }
     }
 
     fn add_merkle(&mut self, id: RecordId, slot: Slot, parent: Slot) -> Result<(), Error> {

@@ -18,7 +18,7 @@ use crate::frames::{ClientRequest, FrameRules, ResultValues, parse_request, rece
 use crate::reading::records_at_once;
 use crate::records::{KEPT_VALUE_BYTES_MAX, Leaf};
 use crate::rounds::ClientFrame;
-use crate::rows::{decode_record, encode_record, pack_row, value_key};
+use crate::rows::{RecordRow, pack_row, record_key};
 
 /// Records that stay in memory for the next request, like the prover's hot ones.
 const RECORDS_MAX: usize = 1 << 20;
@@ -131,7 +131,10 @@ impl PlainEngine {
             self.wanted.sort_unstable();
             self.wanted.dedup();
         }
-        self.wanted.iter().map(|key| value_key(&Key::leaf(*key))).collect()
+        self.wanted
+            .iter()
+            .map(|key| record_key(&Key::leaf(*key), true))
+            .collect()
     }
 
     /// The rows for the last `reads`, in its order.
@@ -142,10 +145,10 @@ impl PlainEngine {
         for (key, row) in self.wanted.drain(..).zip(rows) {
             let garbled = |_| Error::Store {
                 text: "a row is garbled",
-                key: value_key(&Key::leaf(key)),
+                key: record_key(&Key::leaf(key), true),
             };
             let value = match row {
-                Some(row) => decode_record(row.as_ref()).map_err(garbled)?.1,
+                Some(row) => RecordRow::decode(row.as_ref()).map_err(garbled)?.value,
                 None => None,
             };
             let record = PlainRecord {
@@ -247,12 +250,9 @@ impl PlainEngine {
         for key in &frozen {
             let record = self.records.get_mut(key).ok_or(NOT_LOADED)?;
             row.clear();
-            encode_record(
-                record.leaf.application_key.as_deref().unwrap_or_default(),
-                record.leaf.value()?,
-                &mut row,
-            );
-            pack_row(&value_key(&Key::leaf(*key)), Some(&row), &mut packed);
+            let application_key = record.leaf.application_key.as_deref().unwrap_or_default();
+            RecordRow::new(application_key, record.leaf.value()?).encode(&mut row);
+            pack_row(&record_key(&Key::leaf(*key), true), Some(&row), &mut packed);
             record.is_listed = false;
             record.frozen_in = self.epoch;
             record.leaf.application_key = None;

@@ -17,7 +17,7 @@ use crate::frames::{FrameRules, parse_request, parse_resume};
 use crate::genesis;
 use crate::mirror::{Counters, Mirror};
 use crate::partitions;
-use crate::reading::{Wanted, records_at_once};
+use crate::reading::{Reads, Wanted, records_at_once};
 use crate::records::{Content, Place};
 use crate::rounds::{ClientFrame, Rounds};
 use crate::rows;
@@ -218,20 +218,20 @@ impl Prover {
         core::mem::take(&mut self.record)
     }
 
-    /// Store keys of the rows that are needed before the next log.
-    pub fn reads(&mut self) -> Result<Vec<Vec<u8>>, Error> {
+    /// The rows that are needed before the next log.
+    pub fn reads(&mut self) -> Result<Reads, Error> {
         if self.wanted.is_empty() {
             match &mut self.cut {
                 Cut::Draining(drain) => drain.plan(&self.mirror, &mut self.wanted)?,
                 _ => self.rounds.plan(&self.mirror, &mut self.wanted)?,
             }
         }
-        Ok(self.wanted.store_keys())
+        Ok(self.wanted.reads())
     }
 
     /// The rows for the last `reads`, in its order.
-    pub fn supply<R: AsRef<[u8]>>(&mut self, rows: &[Option<R>]) -> Result<(), Error> {
-        self.wanted.supply(&mut self.mirror.records, rows)
+    pub fn supply<R: AsRef<[u8]>>(&mut self, rows: &[Option<R>], ranges: &[Vec<(R, R)>]) -> Result<(), Error> {
+        self.wanted.supply(&mut self.mirror.records, rows, ranges)
     }
 
     /// The next piece of the log; empty if there is nothing to do.

@@ -2,9 +2,11 @@
 
 use zetakv_verifier::key::{Key, LEAF_DEPTH};
 
+use crate::derive::{self, FoundRecord, SUBTREE_RECORDS_MAX};
 use crate::error::Error;
+use crate::partitions;
 use crate::records::{Content, Leaf, Place, Records};
-use crate::rows;
+use crate::rows::{self, RecordRow};
 
 /// Bytes of values that may be in memory because one batch reads them.
 const VALUE_BYTES_AT_ONCE: usize = 256 << 20;
@@ -15,15 +17,42 @@ const RECORDS_AT_ONCE_MIN: usize = 16;
 /// Records' rows that are read at once at the most.
 const RECORDS_AT_ONCE_MAX: usize = 1024;
 
+/// Rows of a range that are needed at the most: one more than a subtree that is not stored has records.
+pub const RANGE_ROWS_MAX: usize = SUBTREE_RECORDS_MAX as usize + 1;
+
+const GARBLED: &str = "a row is garbled";
+const MISSING: &str = "a row is missing";
+
 /// Records' rows that may be read at once, where values may be that long.
 pub fn records_at_once(value_bytes_max: usize) -> usize {
     (VALUE_BYTES_AT_ONCE / value_bytes_max.max(1)).clamp(RECORDS_AT_ONCE_MIN, RECORDS_AT_ONCE_MAX)
 }
 
-/// The records whose rows have been asked for, in the order of the question.
+/// What is asked of the store at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// Store keys of rows.
+    pub keys: Vec<Vec<u8>>,
+    /// First and past-the-last store keys of ranges, of each of which the first [`RANGE_ROWS_MAX`] rows are needed.
+    pub ranges: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Reads {
+    /// Whether nothing is asked for.
+    pub const fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.ranges.is_empty()
+    }
+}
+
+/// The records whose rows have been asked for, in the order of the question. A node without a row is then derived from the records below
+/// it; a record whose place another one has is then read from its long store key.
 #[derive(Debug, Default)]
 pub struct Wanted {
     keys: Vec<Key>,
+    /// Leaves to be found under their long store keys.
+    long: Vec<Key>,
+    /// Nodes to be derived.
+    derived: Vec<Key>,
     supplied_bytes: usize,
 }
 
@@ -45,51 +74,138 @@ impl Wanted {
 
     /// Whether nothing is asked for.
     pub const fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.keys.is_empty() && self.long.is_empty() && self.derived.is_empty()
     }
 
-    /// The store keys of the rows, each once; those near each other in the tree are near each other here.
-    pub fn store_keys(&mut self) -> Vec<Vec<u8>> {
+    /// What to read, each once; rows near each other in the tree are near each other here.
+    pub fn reads(&mut self) -> Reads {
         self.keys.sort_unstable_by(Key::cmp_post_order);
         self.keys.dedup();
-        self.keys.iter().map(rows::value_key).collect()
+        let keys = self.keys.iter().map(row_key);
+        let long = self.long.iter().map(|key| rows::record_key(key, true));
+        Reads {
+            keys: keys.chain(long).collect(),
+            ranges: self.derived.iter().map(rows::records_range).collect(),
+        }
     }
 
-    /// Take the rows that were asked for into memory.
-    pub fn supply<R: AsRef<[u8]>>(&mut self, records: &mut Records, rows: &[Option<R>]) -> Result<(), Error> {
-        if rows.len() != self.keys.len() {
+    /// Take what was asked for into memory.
+    pub fn supply<R: AsRef<[u8]>>(
+        &mut self,
+        records: &mut Records,
+        rows: &[Option<R>],
+        ranges: &[Vec<(R, R)>],
+    ) -> Result<(), Error> {
+        if rows.len() != self.keys.len() + self.long.len() || ranges.len() != self.derived.len() {
             return Err(Error::Engine("as many rows must be supplied as were asked for"));
         }
-        for (key, row) in self.keys.drain(..).zip(rows) {
+        let row_bytes = |row: &Option<R>| row.as_ref().map_or(0, |row| row.as_ref().len());
+        self.supplied_bytes += rows.iter().map(row_bytes).sum::<usize>();
+        let in_ranges = ranges.iter().flatten();
+        self.supplied_bytes += in_ranges.map(|(_, row)| row.as_ref().len()).sum::<usize>();
+        let keys = core::mem::take(&mut self.keys);
+        let long = core::mem::take(&mut self.long);
+        let derived = core::mem::take(&mut self.derived);
+        let wanted = keys
+            .iter()
+            .map(|key| (key, false))
+            .chain(long.iter().map(|key| (key, true)));
+        for ((key, is_long), row) in wanted.zip(rows) {
             let row = row.as_ref().map(R::as_ref);
-            self.supplied_bytes += row.map_or(0, <[u8]>::len);
-            load(records, &key, row).map_err(|text| Error::Store {
+            self.take_row(records, key, is_long, row).map_err(|text| Error::Store {
                 text,
-                key: rows::value_key(&key),
+                key: row_key(key),
             })?;
+        }
+        for (node, found) in derived.iter().zip(ranges) {
+            below(node, found)
+                .and_then(|found| derive::derive(records, *node, &found))
+                .map_err(|text| Error::Store {
+                    text,
+                    key: rows::node_key(node),
+                })?;
         }
         Ok(())
     }
+
+    fn take_row(
+        &mut self,
+        records: &mut Records,
+        key: &Key,
+        is_long: bool,
+        row: Option<&[u8]>,
+    ) -> Result<(), &'static str> {
+        if key.depth() < LEAF_DEPTH {
+            match row {
+                Some(row) => {
+                    let (node, _) = rows::decode_node(key, row).map_err(|_| GARBLED)?;
+                    return load(records, key, Content::Node(Box::new(node)), false);
+                }
+                None if key.depth() > partitions::DEPTH => self.derived.push(*key),
+                None => return Err(MISSING),
+            }
+            return Ok(());
+        }
+        let row = RecordRow::decode(row.ok_or(MISSING)?).map_err(|_| GARBLED)?;
+        if rows::leaf_of(row.application_key) == *key {
+            load(records, key, Content::Leaf(Leaf::read(row.value)), is_long)
+        } else if is_long {
+            Err(GARBLED)
+        } else {
+            self.long.push(*key);
+            Ok(())
+        }
+    }
 }
 
-fn load(records: &mut Records, key: &Key, row: Option<&[u8]>) -> Result<(), &'static str> {
-    const GARBLED: &str = "a row is garbled";
-    let row = row.ok_or("a row is missing")?;
-    let content = if key.depth() == LEAF_DEPTH {
-        let (_, value) = rows::decode_record(row).map_err(|_| GARBLED)?;
-        Content::Leaf(Leaf::read(value))
+fn row_key(key: &Key) -> Vec<u8> {
+    if key.depth() == LEAF_DEPTH {
+        rows::record_key(key, false)
     } else {
-        Content::Node(Box::new(rows::decode_node(key, row).map_err(|_| GARBLED)?))
-    };
+        rows::node_key(key)
+    }
+}
+
+/// The records of a range that are below a node, from left to right.
+fn below<R: AsRef<[u8]>>(node: &Key, range: &[(R, R)]) -> Result<Vec<FoundRecord>, &'static str> {
+    if range.len() >= RANGE_ROWS_MAX {
+        return Err(MISSING);
+    }
+    let mut found = Vec::with_capacity(range.len());
+    for (store_key, row) in range {
+        let row = RecordRow::decode(row.as_ref()).map_err(|_| GARBLED)?;
+        let key = rows::leaf_of(row.application_key);
+        let has_long_key = store_key.as_ref().len() > rows::record_key(&key, false).len();
+        if store_key.as_ref() != rows::record_key(&key, has_long_key) {
+            return Err(GARBLED);
+        }
+        if node.is_proper_ancestor_of(&key) {
+            let leaf = Leaf::read(row.value);
+            found.push(FoundRecord {
+                key,
+                leaf,
+                has_long_key,
+            });
+        }
+    }
+    found.sort_unstable_by(|a, b| a.key.bits().cmp(b.key.bits()));
+    Ok(found)
+}
+
+fn load(records: &mut Records, key: &Key, content: Content, has_long_key: bool) -> Result<(), &'static str> {
     let Some(id) = records.find(key) else {
         let id = records.insert(*key, content, Place::Merkle);
+        records.get_mut(id).has_long_key = has_long_key;
         records.sweep_later(id);
         return Ok(());
     };
     records.sweep_later(id);
     let record = records.get_mut(id);
     match (&mut record.content, content) {
-        (old @ Content::NotLoaded, content) => *old = content,
+        (old @ Content::NotLoaded, content) => {
+            *old = content;
+            record.has_long_key = has_long_key;
+        }
         (Content::Leaf(old), Content::Leaf(new)) if old.lacks_bytes() => {
             if old.commitment != new.commitment {
                 return Err("a record's row does not hold the value that was stored");

@@ -16,6 +16,9 @@ use zetakv_verifier::value::{Commitment, Node, Value};
 
 use crate::error::Error;
 
+/// In place of the number of records below a node: it has a row of its own, and they are not counted.
+pub const STORED: u8 = u8::MAX;
+
 /// Number of a record in memory.
 pub type RecordId = u32;
 
@@ -109,6 +112,10 @@ pub struct Record {
     is_listed: bool,
     /// The epoch whose checkpoint froze it last, while the store may not have that row; 0 if it has.
     frozen_in: u32,
+    /// Of a node: the number of records below it, if it is derived from them; else [`STORED`].
+    pub records_below: u8,
+    /// Of a leaf: another record has its short store key.
+    pub has_long_key: bool,
     /// It has a hot marker, as of the last frozen rows.
     pub has_hot_row: bool,
     /// It is in the list of records to look at in the next sweep.
@@ -221,6 +228,8 @@ impl Records {
             is_changed: false,
             is_listed: false,
             frozen_in: 0,
+            records_below: STORED,
+            has_long_key: false,
             has_hot_row: false,
             awaits_sweep: false,
             goes_cold: false,
@@ -317,6 +326,16 @@ impl Records {
         record.hash_is_current = false;
         record.is_changed = true;
         self.changed_bytes = self.changed_bytes - changed_bytes_before + record.bytes_in_memory();
+        self.list(id);
+    }
+
+    /// A node gets a row of its own.
+    pub fn store_node(&mut self, id: RecordId) {
+        let before = self.changed_bytes_of(id);
+        let record = &mut self.arena[id as usize];
+        record.records_below = STORED;
+        record.is_changed = true;
+        self.changed_bytes = self.changed_bytes - before + record.bytes_in_memory();
         self.list(id);
     }
 

@@ -2,19 +2,20 @@
 //!
 //! | store key | row |
 //! |---|---|
-//! | `r`, key hash | a record: application key and value |
-//! | `n`, path | a Merkle node: its two sides, relative to its own path |
+//! | `r`, first 8 bytes of the key hash; or all 32, where another record has the same 8 | a record: application key, and value |
+//! | `n`, path | a Merkle node that is not derived: its two sides, relative to its own path |
 //! | `h`, path | empty: this record or node is in Blum since the last cut |
 //!
 //! A *path* is the whole bytes that hold its bits, then the depth as one byte (a leaf's 256 is written as 0, which no stored node has):
 //! nodes near each other in the tree are near each other in the store. Everything read from rows is checked for its form only: whether
-//! it is true is for the verifier to find.
+//! it is true is for the verifier to find. But rows have small checksums, which tell the host at once which row was changed by hand.
 
 use zetakv_verifier::codec::{Malformed, Reader};
 use zetakv_verifier::entry::ThreadId;
 use zetakv_verifier::key::{Direction, Key, LEAF_DEPTH};
-use zetakv_verifier::value::{Child, Hash, Node};
+use zetakv_verifier::value::{Child, Commitment, Hash, Node, Value};
 
+use crate::hash::merkle_hash;
 use crate::partitions;
 
 /// First byte of the store keys of records.
@@ -24,12 +25,17 @@ pub const NODE_PREFIX: u8 = b'n';
 /// First byte of the store keys of hot markers.
 pub const HOT_PREFIX: u8 = b'h';
 
-/// Version and kind of a record's row without a value.
+/// Bits of its hash by which a record is found, unless it shares them with an older one. Nobody meets by chance in them; who takes the
+/// trouble to find keys that do gets longer store keys, and is served as all others.
+pub const SHORT_KEY_BITS: u16 = 64;
+const SHORT_KEY_BYTES: usize = SHORT_KEY_BITS as usize / 8;
+
+/// Kind of a record's row without a value.
 const RECORD_NULL: u8 = 0x10;
-/// Version and kind of a record's row with a value.
+/// Kind of a record's row with a value.
 const RECORD_VALUE: u8 = 0x11;
-/// Version of a node's row, in the upper half of its first byte; the lower half are the flags of its sides.
-const NODE_VERSION: u8 = 0x20;
+/// Kind of a node's row, in the upper half of its first byte; the lower half are the flags of its sides.
+const NODE_KIND: u8 = 0x20;
 /// Flags of a side, two bits each for the left (low) and right side: none, proved by a hash, in Blum.
 const SIDE_NONE: u8 = 0;
 const SIDE_HASH: u8 = 1;
@@ -37,19 +43,47 @@ const SIDE_BLUM: u8 = 2;
 
 /// The store key of the record of an application key.
 pub fn store_key_of(application_key: &[u8]) -> Vec<u8> {
-    value_key(&Key::leaf(*blake3::hash(application_key).as_bytes()))
+    record_key(&leaf_of(application_key), false)
 }
 
-/// The store key of the row with a record's or node's value.
-pub fn value_key(key: &Key) -> Vec<u8> {
-    if key.depth() == LEAF_DEPTH {
-        let mut out = Vec::with_capacity(33);
-        out.push(RECORD_PREFIX);
-        out.extend_from_slice(key.bits());
-        out
-    } else {
-        path_key(NODE_PREFIX, key)
+/// The leaf of an application key.
+pub fn leaf_of(application_key: &[u8]) -> Key {
+    Key::leaf(*blake3::hash(application_key).as_bytes())
+}
+
+/// The store key of a record, or the long one of it.
+pub fn record_key(leaf: &Key, is_long: bool) -> Vec<u8> {
+    hash_key(
+        RECORD_PREFIX,
+        &leaf.bits()[..if is_long { 32 } else { SHORT_KEY_BYTES }],
+    )
+}
+
+fn hash_key(prefix: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + bytes.len());
+    out.push(prefix);
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// The store key of a node.
+pub fn node_key(node: &Key) -> Vec<u8> {
+    path_key(NODE_PREFIX, node)
+}
+
+/// The first and the past-the-last store key of the records below a node; where they share more than [`SHORT_KEY_BITS`], of all that do.
+pub fn records_range(node: &Key) -> (Vec<u8>, Vec<u8>) {
+    let first = hash_key(RECORD_PREFIX, &node.bits()[..SHORT_KEY_BYTES]);
+    let mut last = first.clone();
+    for bit in node.depth()..SHORT_KEY_BITS {
+        last[1 + usize::from(bit / 8)] |= 0x80 >> (bit % 8);
     }
+    // the next prefix: what is longer, and begins with the last, is before it; rows of other kinds are not
+    while last.pop_if(|byte| *byte == u8::MAX).is_some() {}
+    if let Some(byte) = last.last_mut() {
+        *byte += 1;
+    }
+    (first, last)
 }
 
 /// The store key of the marker of a record or node that is in Blum.
@@ -102,24 +136,66 @@ pub fn hot_range(thread: ThreadId, threads: u16) -> (Vec<u8>, Vec<u8>) {
     (bound(own.start), bound(own.end))
 }
 
-/// Append the row of a record.
-pub fn encode_record(application_key: &[u8], value: Option<&[u8]>, out: &mut Vec<u8>) {
-    out.push(if value.is_some() { RECORD_VALUE } else { RECORD_NULL });
-    out.extend_from_slice(&(application_key.len() as u16).to_le_bytes()); // keys are bounded below 64 KiB
-    out.extend_from_slice(application_key);
-    out.extend_from_slice(value.unwrap_or_default());
+/// First bytes of the Merkle hash of what a row holds.
+pub type Checksum = [u8; 4];
+
+/// The checksum of a row that holds this.
+pub fn checksum(value: &Value) -> Checksum {
+    let hash = merkle_hash(value);
+    [hash[0], hash[1], hash[2], hash[3]]
 }
 
-/// The application key and the value (None for null) of a record's row.
-pub fn decode_record(row: &[u8]) -> Result<(&[u8], Option<&[u8]>), Malformed> {
-    let mut reader = Reader::new(row);
-    let kind = reader.u8()?;
-    let length = usize::from(reader.u16()?);
-    let application_key = reader.take(length)?;
-    match kind {
-        RECORD_VALUE => Ok((application_key, Some(reader.rest()))),
-        RECORD_NULL => reader.end().map(|()| (application_key, None)),
-        _ => Err(Malformed),
+/// The row of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordRow<'a> {
+    /// The application's key.
+    pub application_key: &'a [u8],
+    /// The value; None for null.
+    pub value: Option<&'a [u8]>,
+    /// Of the value's commitment, when the row was written.
+    pub checksum: Checksum,
+}
+
+impl<'a> RecordRow<'a> {
+    /// A row with a true checksum.
+    pub fn new(application_key: &'a [u8], value: Option<&'a [u8]>) -> Self {
+        Self {
+            application_key,
+            value,
+            checksum: checksum(&Value::Leaf(value.map_or(Commitment::Null, Commitment::of))),
+        }
+    }
+
+    /// Append it.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(if self.value.is_some() {
+            RECORD_VALUE
+        } else {
+            RECORD_NULL
+        });
+        out.extend_from_slice(&self.checksum);
+        out.extend_from_slice(&(self.application_key.len() as u16).to_le_bytes()); // keys are bounded below 64 KiB
+        out.extend_from_slice(self.application_key);
+        out.extend_from_slice(self.value.unwrap_or_default());
+    }
+
+    /// Take it apart. The checksum is not checked.
+    pub fn decode(row: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(row);
+        let kind = reader.u8()?;
+        let checksum = *reader.array()?;
+        let length = usize::from(reader.u16()?);
+        let application_key = reader.take(length)?;
+        let value = match kind {
+            RECORD_VALUE => Some(reader.rest()),
+            RECORD_NULL => reader.end().map(|()| None)?,
+            _ => return Err(Malformed),
+        };
+        Ok(Self {
+            application_key,
+            value,
+            checksum,
+        })
     }
 }
 
@@ -130,7 +206,8 @@ pub fn encode_node(key: &Key, node: &Node, out: &mut Vec<u8>) {
         Some(child) if child.hash.is_some() => SIDE_HASH,
         Some(_) => SIDE_BLUM,
     });
-    out.push(NODE_VERSION | flags[0] | flags[1] << 2);
+    out.push(NODE_KIND | flags[0] | flags[1] << 2);
+    out.extend_from_slice(&checksum(&Value::Node(*node)));
     let shared = usize::from(key.depth() / 8);
     for child in node.sides.iter().flatten() {
         out.push(child.key.depth() as u8); // a leaf's 256 wraps to 0 on purpose
@@ -139,13 +216,14 @@ pub fn encode_node(key: &Key, node: &Node, out: &mut Vec<u8>) {
     }
 }
 
-/// The value of a node from its row. Its sides are below it, each in its direction.
-pub fn decode_node(key: &Key, row: &[u8]) -> Result<Node, Malformed> {
+/// The value of a node from its row, and its checksum. Its sides are below it, each in its direction.
+pub fn decode_node(key: &Key, row: &[u8]) -> Result<(Node, Checksum), Malformed> {
     let mut reader = Reader::new(row);
     let flags = reader.u8()?;
-    if flags & 0xf0 != NODE_VERSION {
+    if flags & 0xf0 != NODE_KIND {
         return Err(Malformed);
     }
+    let checksum = *reader.array()?;
     let mut node = Node::default();
     for (direction, flag) in [(Direction::Left, flags & 3), (Direction::Right, flags >> 2 & 3)] {
         if flag != SIDE_NONE {
@@ -153,7 +231,7 @@ pub fn decode_node(key: &Key, row: &[u8]) -> Result<Node, Malformed> {
         }
     }
     reader.end()?;
-    Ok(node)
+    Ok((node, checksum))
 }
 
 fn decode_side(key: &Key, direction: Direction, flag: u8, reader: &mut Reader<'_>) -> Result<Child, Malformed> {
@@ -197,12 +275,45 @@ mod tests {
     #[test]
     fn records_round_trip() {
         for value in [None, Some(&b""[..]), Some(&[7; 100][..])] {
+            let record = RecordRow::new(b"key", value);
             let mut row = Vec::new();
-            encode_record(b"key", value, &mut row);
-            assert_eq!(decode_record(&row), Ok((&b"key"[..], value)));
+            record.encode(&mut row);
+            assert_eq!(RecordRow::decode(&row), Ok(record));
         }
-        assert_eq!(decode_record(&[RECORD_NULL, 0, 0, 1]), Err(Malformed));
-        assert_eq!(decode_record(&[RECORD_VALUE, 2, 0, 1]), Err(Malformed));
+        assert_eq!(RecordRow::decode(&[RECORD_NULL, 0, 0, 0, 0, 0, 0, 1]), Err(Malformed));
+        assert_eq!(RecordRow::decode(&[RECORD_VALUE, 0, 0, 0, 0, 2, 0, 1]), Err(Malformed));
+    }
+
+    #[test]
+    fn ranges_hold_the_records_below() {
+        for (depth, bits) in [
+            (6, [0xff; 32]),
+            (7, [0; 32]),
+            (64, [0xff; 32]),
+            (64, [7; 32]),
+            (200, [7; 32]),
+        ] {
+            let node = Key::prefix(bits, depth);
+            let (first, end) = records_range(&node);
+            assert!(
+                end.as_slice() <= [RECORD_PREFIX + 1].as_slice(),
+                "other rows are not in it"
+            );
+            for byte in [0, 0xff] {
+                let mut below = *node.bits();
+                for bit in depth..256 {
+                    below[usize::from(bit / 8)] |= byte & 0x80 >> (bit % 8);
+                }
+                for is_long in [false, true] {
+                    let store_key = record_key(&Key::leaf(below), is_long);
+                    assert!(first <= store_key && store_key < end, "depth {depth}");
+                }
+            }
+            let mut other = bits;
+            other[usize::from((depth - 1).min(63) / 8)] ^= 0x80 >> ((depth - 1).min(63) % 8);
+            let store_key = record_key(&Key::leaf(other), true);
+            assert!(store_key < first || store_key >= end, "depth {depth}");
+        }
     }
 
     #[test]
@@ -227,7 +338,11 @@ mod tests {
             };
             let mut row = Vec::new();
             encode_node(&key, &node, &mut row);
-            assert_eq!(decode_node(&key, &row), Ok(node), "depth {depth}");
+            assert_eq!(
+                decode_node(&key, &row),
+                Ok((node, checksum(&Value::Node(node)))),
+                "depth {depth}"
+            );
             row.push(0);
             assert_eq!(decode_node(&key, &row), Err(Malformed));
         }

@@ -2,8 +2,8 @@
 //! rows are in memory; and bringing that path into the cache.
 
 use zetakv_verifier::entry::Slot;
-use zetakv_verifier::key::Key;
-use zetakv_verifier::kv::Operation;
+use zetakv_verifier::key::{Key, LEAF_DEPTH};
+use zetakv_verifier::kv::{Action, Operation};
 use zetakv_verifier::value::Child;
 
 use crate::cache::NO_SLOT;
@@ -82,6 +82,10 @@ impl Mirror {
         }
     }
 
+    fn is_unknown_node(&self, key: &Key) -> bool {
+        key.depth() < LEAF_DEPTH && self.records.find(key).is_none()
+    }
+
     /// Bring a path into the cache; returns the slot of its last node. `added` gets the nodes that were added by Merkle.
     pub fn bring_path(&mut self, path: &[RecordId], added: &mut Vec<RecordId>) -> Result<Slot, Error> {
         let mut parent = NO_SLOT;
@@ -121,6 +125,10 @@ impl Mirror {
             _ => match self.search(&key, reached)? {
                 End::Record(id) => id,
                 End::Missing(missing) => return Ok(Some(missing)),
+                // a node that will be put above this one counts the records below it
+                End::Other(other) if operation.action != Action::Get && self.is_unknown_node(&other.key) => {
+                    return Ok(Some(other.key));
+                }
                 End::Nothing | End::Other(_) => return Ok(None),
             },
         };

@@ -2,7 +2,7 @@
 //! small that every way through the prover is taken.
 
 use crate::world::{Shape, World};
-use zetakv_prover::rows::HOT_PREFIX;
+use zetakv_prover::rows::{HOT_PREFIX, NODE_PREFIX, RECORD_PREFIX};
 
 const TINY: Shape = Shape {
     threads: 1,
@@ -82,6 +82,26 @@ fn restarts_with_other_numbers_of_threads() {
     }
     epochs(&mut world, 3, 120);
     world.check_durable_records();
+}
+
+#[test]
+fn nodes_are_stored_when_many_records_are_below() {
+    let shape = Shape { keys: 6000, ..TINY };
+    let mut world = World::new(250, shape);
+    for _ in 0..4 {
+        epochs(&mut world, 3, 120);
+        let lost = world.rng.usize(0..100);
+        world.run(lost);
+        world = world.restart(shape);
+    }
+    clean_stop(&mut world);
+    let (nodes, records) = (world.rows_of(NODE_PREFIX), world.rows_of(RECORD_PREFIX));
+    let below_partitions = nodes - 127; // the spine and the partition nodes always have rows
+    assert!(records > 1500, "{records} records");
+    assert!(
+        (32..records / 8).contains(&below_partitions),
+        "{below_partitions} nodes for {records} records"
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fastrand::Rng;
-use zetakv_prover::{Config, Error, FrameRules, Prover, rows};
+use zetakv_prover::{Config, Error, FrameRules, Prover, RANGE_ROWS_MAX, rows};
 use zetakv_verifier::clocks::Clocks;
 use zetakv_verifier::codec::Reader;
 use zetakv_verifier::entry::Entry;
@@ -255,12 +255,14 @@ impl World {
             Some(waiting) => waiting,
             None if worker.prover.is_busy() => {
                 loop {
-                    let keys = worker.prover.reads()?;
-                    if keys.is_empty() {
+                    let reads = worker.prover.reads()?;
+                    if reads.is_empty() {
                         break;
                     }
-                    let rows: Vec<_> = keys.iter().map(|key| self.visible.get(key)).collect();
-                    worker.prover.supply(&rows)?;
+                    let rows: Vec<_> = reads.keys.iter().map(|key| self.visible.get(key)).collect();
+                    let in_range = |(first, end)| self.visible.range(first..end).take(RANGE_ROWS_MAX).collect();
+                    let ranges: Vec<Vec<_>> = reads.ranges.into_iter().map(in_range).collect();
+                    worker.prover.supply(&rows, &ranges)?;
                 }
                 let log = worker.prover.log()?;
                 count_kinds(&log, &mut self.entries, |reader| Entry::decode(reader).is_ok());
@@ -623,8 +625,14 @@ impl World {
             .iter()
             .filter(|(key, _)| key[0] == rows::RECORD_PREFIX);
         for (store_key, row) in records {
-            let (key, value) = rows::decode_record(row).expect("a record");
-            assert_eq!(store_key, &rows::store_key_of(key));
+            let row = rows::RecordRow::decode(row).expect("a record");
+            let (key, value) = (row.application_key, row.value);
+            let leaf = rows::leaf_of(key);
+            assert!(
+                [false, true]
+                    .iter()
+                    .any(|is_long| store_key == &rows::record_key(&leaf, *is_long))
+            );
             assert_eq!(
                 expected.remove(key).as_deref(),
                 value,
