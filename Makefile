@@ -29,8 +29,9 @@ gates: install
 
 # Kills a service at seeded moments under load; SEED repeats a run. 1,000 crashes take under an hour.
 CRASHES ?= 100
+DURABILITY ?= epoch
 crash: install
-	PYTHONPATH=tests $(BIN)/python -P -m crash --crashes $(CRASHES) $(if $(SEED),--seed $(SEED))
+	PYTHONPATH=tests $(BIN)/python -P -m crash --crashes $(CRASHES) --durability $(DURABILITY) $(if $(SEED),--seed $(SEED))
 
 # Cuts the power of a recorded service at seeded moments. IMAGE=N TRACE=FILE SEED=S repeats one image.
 IMAGES ?= 50

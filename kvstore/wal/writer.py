@@ -143,6 +143,7 @@ class LogWriter:
         self._damaged = True  # until the sync has returned
         group = memoryview(encode_group(file.header.salt, file.size, records))
         written = 0
+        failpoints.hit("wal.before_write")
         while written < len(group):
             written += os.pwrite(self._descriptor, group[written:], file.size + written)
         failpoints.hit("wal.before_sync")

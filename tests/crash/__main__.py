@@ -6,7 +6,9 @@ that repeats it.
 
 import argparse
 import asyncio
+import contextlib
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -23,7 +25,7 @@ from rich.table import Table
 CRASHES_PER_RUN = 25
 
 
-async def crash(seeds: list[int], crashes: int, services: int, monitor: Path) -> tuple[Summary, int]:
+async def crash(seeds: list[int], crashes: int, services: int, monitor: Path, durability: str) -> tuple[Summary, int]:
     """All that happened, and the number of runs that failed."""
     total, failures = Summary(), 0
     free = asyncio.Semaphore(services)
@@ -32,18 +34,26 @@ async def crash(seeds: list[int], crashes: int, services: int, monitor: Path) ->
         nonlocal failures
         async with free:
             with tempfile.TemporaryDirectory(prefix="zk-") as directory:
-                crashed = Run(Path(directory), seed, monitor, lambda: progress.advance(task))
+                crashed = Run(Path(directory), seed, monitor, lambda: progress.advance(task), durability)
                 try:
                     await crashed.crash(crashes)
                 except Exception as error:  # a failure of one run, whatever it is, must not hide those of others
                     failures += 1
-                    progress.console.print(f"[red]FAILED[/red]: make crash CRASHES={crashes} SEED={seed}")
+                    progress.console.print(
+                        f"[red]FAILED[/red]: make crash CRASHES={crashes} SEED={seed} DURABILITY={durability}"
+                    )
                     progress.console.print("".join(traceback.format_exception(error)), markup=False, highlight=False)
-                total.add(crashed.summary)
+                finally:
+                    total.add(crashed.summary)
 
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("crashes", total=crashes * len(seeds))
-        await asyncio.gather(*(run(seed, progress, task) for seed in seeds))
+        runs = asyncio.gather(*(run(seed, progress, task) for seed in seeds))
+        loop = asyncio.get_running_loop()
+        for end in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(end, runs.cancel)
+        with contextlib.suppress(asyncio.CancelledError):  # what there is so far is reported
+            await runs
     return total, failures
 
 
@@ -70,6 +80,7 @@ def main() -> int:
     parser.add_argument("--crashes", type=int, default=100)
     parser.add_argument("--seed", type=int, default=None, help="of the first service, if there is more than one")
     parser.add_argument("--services", type=int, default=2, help="at the same time")
+    parser.add_argument("--durability", choices=["epoch", "wal"], default="epoch")
     arguments = parser.parse_args()
     first = random.randrange(1 << 31) if arguments.seed is None else arguments.seed
     runs = -(-arguments.crashes // CRASHES_PER_RUN)
@@ -79,7 +90,7 @@ def main() -> int:
         began = time.monotonic()
         seeds = list(range(first, first + runs))
         per_run = min(arguments.crashes, CRASHES_PER_RUN)
-        summary, failures = asyncio.run(crash(seeds, per_run, arguments.services, monitor))
+        summary, failures = asyncio.run(crash(seeds, per_run, arguments.services, monitor, arguments.durability))
     report(summary, failures, time.monotonic() - began)
     return 1 if failures else 0
 

@@ -62,18 +62,26 @@ class Summary:
 class Run:
     """A service in a directory of its own."""
 
-    def __init__(self, directory: Path, seed: int, monitor: Path, on_crash: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        seed: int,
+        monitor: Path,
+        on_crash: Callable[[], None] = lambda: None,
+        durability: str = "epoch",
+    ) -> None:
         """`monitor`: the build with failpoints. `on_crash` is called after every round."""
         self.summary = Summary()
         self._chance = random.Random(seed)
         self._on_crash = on_crash
-        self._points = sorted(host_points() | monitor_points())
+        points = sorted(host_points() | monitor_points())
+        self._points = [point for point in points if durability == "wal" or not point.startswith("wal.")]
         self._failpoints = FailpointDirectory(directory / "failpoints")
         self._sockets = directory / "t"
         self._sockets.mkdir()
         environment = self._failpoints.environment(monitor) | {"TMPDIR": str(self._sockets)}
         self._options = ["--epoch-ms", str(EPOCH_MS), "--slots", "512", "--hot-records", "4"]
-        self._options += ["--port", str(_free_port())]
+        self._options += ["--port", str(_free_port()), "--durability", durability]
         self._server = Server(directory, environment=environment)
         self._connections: list[KV] = []
         self._history = History(dict.fromkeys(KEYS))
@@ -149,6 +157,9 @@ class Run:
         async with asyncio.timeout(RECOVERY_SECONDS_MAX):
             await self._answers_again(plan)
         self.summary.recovery_seconds.append(time.monotonic() - crashed)
+        self._failpoints.disarm()
+        async with asyncio.timeout(RECOVERY_SECONDS_MAX):  # the plan may have been carried out just before
+            await self._answers_again(plan)
 
     async def _fail_and_mend_disk(self, plan: Plan) -> None:
         await asyncio.sleep(DISK_FAILS_SECONDS)
