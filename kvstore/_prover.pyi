@@ -11,6 +11,7 @@ from typing import Self, final
 
 __all__ = [
     "RANGE_ROWS_MAX",
+    "Audit",
     "FrameError",
     "PlainEngine",
     "Prover",
@@ -31,6 +32,35 @@ class ProverError(RuntimeError):
 
     `args == (text, store key or None)`.
     """
+
+@final
+class Audit:
+    """The offline walk over a store, from the root down; call begin, records* and end for each of 64 partitions."""
+
+    def __new__(cls, *, threads: int, root: bytes | None) -> Self:
+        """`threads`: of the meta row. `root`: its encoded value, as the monitor tells it; None if it does not.
+
+        Raises ValueError.
+        """
+
+    def begin(self, nodes: Sequence[tuple[bytes, bytes]], markers: Sequence[bytes]) -> None:
+        """All rows of nodes (`n`), and the store keys of all hot markers (`h`), of the next partition."""
+
+    def records(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Some rows of records (`r`) of this partition, with their store keys."""
+
+    def end(self) -> bytes:
+        """Compare them. Returns what of them is in Blum, as `zetakv-monitor check` reads it."""
+
+    def findings(self) -> list[tuple[str, bytes, list[bytes], int]]:
+        """(kind, store key, application keys, records below), the first 10,000.
+
+        Kinds: changed, missing, garbled, extra, subtree_changed. The keys of a node's finding are those of the first
+        records below it that may be wrong.
+        """
+
+    def totals(self) -> dict[str, int]:
+        """records, nodes, in_blum, unproved (records vouched for by a wrong node only), findings (all of them)."""
 
 @final
 class Prover:

@@ -1,4 +1,4 @@
-"""`zetakv backup`, `restore` and `compact`: copies of a store, on the machine that has it."""
+"""`zetakv backup`, `restore`, `compact` and `verify`: copies of a store, on the machine that has it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from kvstore import backup as copies
 from kvstore.children import ServiceError
 from kvstore.cli_connect import EXIT_ERROR, say
 from kvstore.cli_override import OverrideOrder, override_rollback
+from kvstore.cli_verify import verify
 from kvstore.config import ServeConfig
+from kvstore.progress import bar
 from kvstore.storage import StorageError
 
 DataOption = Annotated[Path, typer.Option(help="Data directory of the server.")]
@@ -28,7 +28,7 @@ def backup(
     The copy holds all keys and values, and no secret of the monitor: keep monitor/root.key apart, too. It holds no
     write-ahead log: answers that are not certified yet are not in it.
     """
-    with _reported(), _bar("copying") as progress:
+    with _reported(), bar("copying") as progress:
         manifest = copies.backup(data, target, progress)
     say(f"epoch {manifest['epoch']}, {manifest['bytes']:,} bytes in {target}")
     if any((data / "wal").glob("*")):
@@ -84,14 +84,14 @@ def restore(
 
 def compact(data: DataOption) -> None:
     """Write the store of a stopped server anew, in order and without free pages."""
-    with _reported(), _bar("writing") as progress:
+    with _reported(), bar("writing") as progress:
         before, after = copies.compact(data, progress)
     say(f"{before:,} bytes before, {after:,} after")
 
 
 def add_commands(application: typer.Typer) -> None:
     """Add the commands."""
-    for command in (backup, restore, compact):
+    for command in (backup, restore, compact, verify):
         application.command()(command)
 
 
@@ -102,12 +102,3 @@ def _reported() -> Iterator[None]:
     except (copies.BackupError, ServiceError, StorageError) as error:
         say(f"error: {error}")
         raise typer.Exit(EXIT_ERROR) from None
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[copies.Progress]:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

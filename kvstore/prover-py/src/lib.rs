@@ -12,6 +12,7 @@ use pyo3::types::PyBytes;
 use zetakv_prover::rows::{self, RecordRow};
 use zetakv_prover::{Config, Error, FrameRules, RANGE_ROWS_MAX};
 
+mod audit;
 mod plain;
 mod prover;
 
@@ -77,6 +78,8 @@ fn encode_record<'py>(py: Python<'py>, key: &[u8], value: Option<&[u8]>) -> PyRe
 
 #[pymodule]
 mod _prover {
+    #[pymodule_export]
+    use super::audit::Audit;
     #[pymodule_export]
     use super::plain::PlainEngine;
     #[pymodule_export]

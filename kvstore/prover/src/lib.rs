@@ -3,12 +3,14 @@
 //!
 //! Nothing here is trusted. But it mirrors the verifier exactly, since a monitor cannot tell a mistake from an attack.
 
+mod audit;
 mod cache;
 mod checkpoint;
 mod derive;
 mod drain;
 mod error;
 mod execute;
+mod findings;
 mod frames;
 mod genesis;
 mod hash;
@@ -23,7 +25,9 @@ pub mod rows;
 mod walk;
 mod write_ahead;
 
+pub use audit::Audit;
 pub use error::{Error, FrameErrorCode};
+pub use findings::{FINDING_KEYS_MAX, FINDINGS_MAX, Finding, Kind, Totals};
 pub use frames::FrameRules;
 pub use mirror::Counters;
 pub use plain::PlainEngine;

@@ -106,8 +106,22 @@ fn path_bytes(depth: u16) -> usize {
 
 /// The record or node that a hot marker's store key names.
 pub fn decode_hot_key(store_key: &[u8]) -> Result<Key, Malformed> {
+    decode_path_key(HOT_PREFIX, store_key)
+}
+
+/// The node that the store key of its row names.
+pub fn decode_node_key(store_key: &[u8]) -> Result<Key, Malformed> {
+    let key = decode_path_key(NODE_PREFIX, store_key)?;
+    if key.depth() < LEAF_DEPTH {
+        Ok(key)
+    } else {
+        Err(Malformed)
+    }
+}
+
+fn decode_path_key(prefix: u8, store_key: &[u8]) -> Result<Key, Malformed> {
     let mut reader = Reader::new(store_key);
-    if reader.u8()? != HOT_PREFIX {
+    if reader.u8()? != prefix {
         return Err(Malformed);
     }
     let (depth, path) = reader.rest().split_last().ok_or(Malformed)?;
