@@ -79,16 +79,19 @@ class Outcomes:
             if outcome.origin != origin or outcome.incarnation == incarnation:
                 continue
             del self._open[key]
-            if answer is not None and answer.replay_epoch:
-                self._replayed(
-                    outcome, answer, self.of(incarnation, answer.replay_epoch, answer.replay_epoch, chain, origin)
-                )
+            if answer is None:
+                self._lose(outcome, _unknown() if unknown else _loss(outcome, chain))
+            elif answer.replay_epoch:
+                again = self.of(incarnation, answer.replay_epoch, answer.replay_epoch, chain, origin)
+                self._replayed(outcome, answer, again, ProvisionalLostError(outcome.epoch))
             else:
-                self._lose(outcome, _unknown() if answer is None and unknown else _loss(outcome, chain))
+                # What took effect all the same was replayed by an incarnation in between, which has certified it.
+                certified = EpochOutcome(outcome.incarnation, chain.epoch, chain.epoch, 0.0)
+                certified.settle()
+                self._replayed(outcome, answer, certified, _loss(outcome, chain))
 
-    def _replayed(self, outcome: EpochOutcome, answer: FormerAnswer, again: EpochOutcome) -> None:
-        """Some of it, or all, runs again in another epoch or incarnation."""
-        error = ProvisionalLostError(outcome.epoch)
+    def _replayed(self, outcome: EpochOutcome, answer: FormerAnswer, again: EpochOutcome, error: KVStoreError) -> None:
+        """Some of it, or all, ran again in another epoch or incarnation. The rest is lost, with `error`."""
         for thread, last in outcome.answered.items():
             again.answered[thread] = max(min(last, answer.replayed[thread]), again.answered.get(thread, 0))
             if last > answer.replayed[thread]:

@@ -77,16 +77,20 @@ async def test_answers_survive_crash_after_crash(tmp_path: Path, workers: int) -
 
 @pytest.mark.parametrize(("durability", "workers"), [("wal", 2), ("epoch", 1), ("epoch", 4)])
 async def test_other_options_after_a_crash(tmp_path: Path, durability: str, workers: int) -> None:
-    service = await started(service_at(tmp_path, 0))
-    async with client_of(service) as kv:
-        await count(kv, b"n", 20)
-    service.kill()
-    service = await started(service_at(tmp_path, 0, durability=durability, workers=workers))
+    port = free_port()
+    service = await started(service_at(tmp_path, port))
     try:
-        async with client_of(service) as kv:
-            assert await value(kv, b"n") == 20
-            assert (await kv.status())["certified_epoch"] == 1, "certified before clients are let in"
-            assert await count(kv, b"n", 2) == [21, 22]
+        async with client_of(service) as staying:
+            answers = [await staying.increment(b"n") for _ in range(20)]
+            service.kill()
+            service = await started(service_at(tmp_path, port, durability=durability, workers=workers))
+            async with client_of(service) as kv:
+                assert await value(kv, b"n") == 20
+                assert (await kv.status())["certified_epoch"] == 1, "certified before clients are let in"
+                assert await count(kv, b"n", 2) == [21, 22]
+            assert await value(staying, b"n") == 22
+            for answer in answers:
+                await answer.certified(10)
     finally:
         service.close()
 
