@@ -27,7 +27,7 @@ from kvstore.cli_connect import (
     run,
     say,
 )
-from kvstore.cli_override import OverrideOrder, override_rollback
+from kvstore.cli_override import override_rollback
 from kvstore.cli_serve import run_service
 from kvstore.cli_status import ask_status, print_status
 from kvstore.config import HTTP_PORT_DEFAULT, PORT_DEFAULT, ConfigError, ServeConfig, parse_size
@@ -123,20 +123,10 @@ def override(
 ) -> None:
     """Go on from a store that was put back. What was certified later is lost, and every client is told."""
     config = ServeConfig(data=data, register=register)
-    order = OverrideOrder(
-        data=data,
-        monitor_state=config.monitor_state_path,
-        admin_key=admin_key or config.admin_key_path,
-        reason=reason,
-        register=register,
-        register_lost=register_lost,
-        map_bytes=config.map_bytes_start,
-    )
     try:
-        state = override_rollback(order)
+        override_rollback(config, reason=reason, admin_key=admin_key, register_lost=register_lost)
     except (ServiceError, StorageError) as error:
         fail(error)
-    say(f"the next start continues from epoch {state['epoch']}, as instance {state['instance']}")
 
 
 @application.command()

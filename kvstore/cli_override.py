@@ -8,59 +8,44 @@ belongs to the instance that is given up, so it is moved aside.
 import contextlib
 import json
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kvstore.children import ServiceError, find_monitor
+from kvstore.cli_connect import say
+from kvstore.config import ServeConfig
 from kvstore.data_directory import locked_data_directory, move_aside
 from kvstore.storage import SEALED_KEY, LmdbWriter
 
 
-@dataclass(frozen=True, kw_only=True)
-class OverrideOrder:
-    """What the operator wants. `register`: as of `zetakv serve`; None: the monitor's default."""
-
-    data: Path
-    monitor_state: Path
-    admin_key: Path
-    reason: str
-    register: str | None
-    register_lost: bool
-    map_bytes: int
-
-
-def override_rollback(order: OverrideOrder) -> dict[str, Any]:
-    """Exchange the sealed state; returns what `zetakv-monitor inspect` says of the new one.
+def override_rollback(config: ServeConfig, *, reason: str, admin_key: Path | None, register_lost: bool) -> None:
+    """Exchange the sealed state, and say what the next start continues from. `admin_key`: None: the monitor's own.
 
     Raises ServiceError, StorageError.
     """
-    store_path = order.data / "store"
-    if not store_path.exists():
-        raise ServiceError(f"there is no store in {order.data}")
+    if not config.store_path.exists():
+        raise ServiceError(f"there is no store in {config.data}")
     with (
-        locked_data_directory(order.data),
-        contextlib.closing(LmdbWriter(store_path, order.map_bytes)) as store,
+        locked_data_directory(config.data),
+        contextlib.closing(LmdbWriter(config.store_path, config.map_bytes_start)) as store,
     ):
         (sealed,) = store.read([SEALED_KEY])
         if sealed is None:
-            raise ServiceError(f"the store in {order.data} holds no sealed state: there is nothing to go on from")
-        arguments = ["--admin-key", str(order.admin_key), "--reason", order.reason]
-        if order.register_lost:
+            raise ServiceError(f"the store in {config.data} holds no sealed state: there is nothing to go on from")
+        arguments = ["--admin-key", str(admin_key or config.admin_key_path), "--reason", reason]
+        if register_lost:
             arguments.append("--register-lost")
-        overriding = _ask_monitor(order, "override", sealed, *arguments)
-        log = order.data / "wal"
-        if log.exists():
-            move_aside(log)
+        overriding = _ask_monitor(config, "override", sealed, *arguments)
+        if config.log_path.exists():
+            move_aside(config.log_path)
         store.write([(SEALED_KEY, overriding)])
-        answer: dict[str, Any] = json.loads(_ask_monitor(order, "inspect", overriding))
-        return answer
+        state = json.loads(_ask_monitor(config, "inspect", overriding))
+    say(f"the next start continues from epoch {state['epoch']}, as instance {state['instance']}")
 
 
-def _ask_monitor(order: OverrideOrder, command: str, sealed: bytes, *arguments: str) -> bytes:
-    register = [] if order.register is None else ["--register", order.register]
+def _ask_monitor(config: ServeConfig, command: str, sealed: bytes, *arguments: str) -> bytes:
+    register = [] if config.register is None else ["--register", config.register]
     done = subprocess.run(
-        [find_monitor(), command, "--state", str(order.monitor_state), *register, *arguments],
+        [find_monitor(), command, "--state", str(config.monitor_state_path), *register, *arguments],
         input=sealed,
         stdout=subprocess.PIPE,
         check=False,

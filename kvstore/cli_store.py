@@ -10,7 +10,7 @@ import typer
 from kvstore import backup as copies
 from kvstore.children import ServiceError
 from kvstore.cli_connect import EXIT_ERROR, say
-from kvstore.cli_override import OverrideOrder, override_rollback
+from kvstore.cli_override import override_rollback
 from kvstore.cli_verify import verify
 from kvstore.config import ServeConfig
 from kvstore.progress import bar
@@ -68,18 +68,7 @@ def restore(
         if override is None:
             say("unless it is the monitor's latest, it will refuse it (rollback): then see `zetakv override`")
             return
-        state = override_rollback(
-            OverrideOrder(
-                data=data,
-                monitor_state=config.monitor_state_path,
-                admin_key=admin_key or config.admin_key_path,
-                reason=override,
-                register=register,
-                register_lost=register_lost,
-                map_bytes=config.map_bytes_start,
-            )
-        )
-        say(f"the next start continues from epoch {state['epoch']}, as instance {state['instance']}")
+        override_rollback(config, reason=override, admin_key=admin_key, register_lost=register_lost)
 
 
 def compact(data: DataOption) -> None:

@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from kvstore_client import KV, IntegrityError, KVStoreError, NotAppliedError, ProvisionalLostError, connect
 from support.server import ZETAKV, MonitorProcess, Process, Server, environment_of
+from support.waiting import is_alive, until
 
 from kvstore.cli_connect import EXIT_CRASH_LOOP, EXIT_ERROR
 from kvstore.limits import RESTARTS_MAX, SILENCE_SECONDS
@@ -99,20 +100,6 @@ def kill(server: Server, name: str, chance: random.Random) -> None:
         assert time.monotonic() < end, f"no {name} is started"  # the last one went with a victim of a moment ago
     with suppress(ProcessLookupError):  # it went with a victim of a moment ago
         os.kill(chance.choice(victims), signal.SIGKILL)
-
-
-async def until(reached: Callable[[], bool], what: str, seconds: float = RESTART_SECONDS) -> None:
-    end = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        await asyncio.sleep(0.02)
-
-
-def is_alive(process_id: int) -> bool:
-    try:
-        return ") Z " not in Path(f"/proc/{process_id}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 async def count(kv: KV, key: bytes, fates: Counter[str]) -> None:

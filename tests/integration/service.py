@@ -2,8 +2,7 @@
 
 import asyncio
 import subprocess
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -73,19 +72,3 @@ class Service(Server):
         return subprocess.run(
             [ZETAKV, *arguments], input=data, capture_output=True, env=environment, timeout=60, check=False
         )
-
-
-async def until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
-    """Wait for something that other processes do."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        await asyncio.sleep(0.02)
-
-
-def is_alive(process_id: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody has waited for does not."""
-    try:
-        return ") Z " not in Path(f"/proc/{process_id}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False

@@ -3,8 +3,9 @@
 import errno
 from pathlib import Path
 
-from integration.service import Service, until
+from integration.service import Service
 from support.failing_disk import FailingDisk
+from support.waiting import until
 
 ROUNDS = [("page", errno.ENOSPC), *((call, errno.EIO) for call in FailingDisk.calls)]
 ROWS = 40

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from kvstore_client import KV, NotANumberError, TooLongError, ViolationError
-from service import Service, is_alive, until
+from service import Service
 from support.server import MonitorProcess
+from support.waiting import is_alive, until
 
 from kvstore._prover import encode_record, store_key_of
 from kvstore.config import ServeConfig
