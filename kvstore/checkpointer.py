@@ -64,6 +64,11 @@ class Checkpointer:
             return False
         return all(epoch == self._order[0] for epoch, _ in self._rows.values())
 
+    @property
+    def rows_bytes(self) -> int:
+        """Of all workers' parts."""
+        return sum(len(packed) for _, packed in self._rows.values())
+
     def write(self, pending: Pending) -> int:
         """Make the complete checkpoint durable; returns its epoch. It is kept if that raises StorageError."""
         assert self._order is not None, "only a complete checkpoint is written"
@@ -155,7 +160,7 @@ async def main(config: ChildConfig, control: Control) -> None:
                 is_failing = False
 
     async def write_next() -> None:
-        if checkpointer.is_complete:
+        if checkpointer.is_complete and pending.has_room(checkpointer.rows_bytes):
             epoch = await in_thread(lambda: checkpointer.write(pending))
             control.send(FromChild.STORED, EPOCH.pack(epoch))
         elif not pending.is_empty:

@@ -22,6 +22,11 @@ ROWS_AT_ONCE_MIN: Final = 1_000
 SLACK_DIVISOR: Final = 64
 """A transaction changes at most this part of the store's pages. Those that it frees can be used again by the second
 transaction after it, so that the file has about three such parts in reserve."""
+PENDING_DIVISOR: Final = 16
+"""Further checkpoints wait while those that are pending have more than this part of the store's bytes: a load that the
+disk cannot keep up with would else fill it with them."""
+PENDING_BYTES_MIN: Final = 8 << 20
+"""So much may be pending even in a small store."""
 _PAGE_BYTES: Final = 4_096
 
 
@@ -32,6 +37,7 @@ class Pending:
         self._store = store
         self._newest = [store.pending_epoch(table) for table in (0, 1)]
         """Of each table; 0 if it is empty."""
+        self._bytes = [0 if newest == 0 else len(store.pending_rows(table)) for table, newest in enumerate(self._newest)]
         self._filled = int(self._newest[1] > self._newest[0])
         self._applied: int | None = None
         self._rows: list[Row] = []
@@ -41,12 +47,18 @@ class Pending:
     def is_empty(self) -> bool:
         return not any(self._newest)
 
+    def has_room(self, count: int) -> bool:
+        """Whether a checkpoint of so many bytes need not wait for older ones to be applied."""
+        room = max(PENDING_BYTES_MIN, self._store.pages * _PAGE_BYTES // PENDING_DIVISOR)
+        return self.is_empty or sum(self._bytes) + count <= room
+
     def append(self, epoch: int, packed: bytes, rows: Iterable[Row]) -> None:
         """Make a checkpoint durable: its packed rows are pending, the others are set."""
         failpoints.hit("pending.before_append")
         self._store.append(self._filled, epoch, packed, rows)
         failpoints.hit("pending.after_append")
         self._newest[self._filled] = epoch
+        self._bytes[self._filled] += len(packed)
 
     def apply_some(self) -> int | None:
         """One transaction. Returns an epoch if the checkpoints up to it are thereby applied. Must not be empty."""
@@ -64,7 +76,7 @@ class Pending:
         if not is_last:
             return None
         epoch = self._newest[self._applied]
-        self._newest[self._applied] = 0
+        self._newest[self._applied] = self._bytes[self._applied] = 0
         self._applied = None
         return epoch
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.limits import MIB
-from kvstore.pending import ROWS_AT_ONCE_MIN, Pending
+from kvstore.pending import PENDING_BYTES_MIN, PENDING_DIVISOR, ROWS_AT_ONCE_MIN, Pending
 from kvstore.storage import LmdbReader, LmdbWriter, Row, StorageError, pack_rows
 
 KEYS = 6 * ROWS_AT_ONCE_MIN
@@ -127,6 +127,22 @@ def test_a_write_that_fails_before_its_commit_is_made_whole_again(
     durable(pending, 2, [(b"r00000", b"2")])
     assert apply_all(pending) == [1, 2]
     assert store.read([STATE, *(key for key, _ in rows)]) == [b"2", b"2", *(b"1" for _ in rows[1:])]
+
+
+def test_checkpoints_wait_while_much_is_pending(store: LmdbWriter) -> None:
+    pending = Pending(store)
+    assert pending.has_room(10 * PENDING_BYTES_MIN), "the first never waits: nothing would make room for it"
+    rows: list[Row] = [(b"r%05d" % key, bytes(MIB)) for key in range(PENDING_BYTES_MIN // MIB)]
+    durable(pending, 1, rows[:2])
+    assert pending.has_room(PENDING_BYTES_MIN // 2)
+    durable(pending, 2, rows[2:])
+    assert not pending.has_room(1)
+    assert not Pending(store).has_room(1), "what a crash left counts"
+    apply_all(pending)
+    assert pending.has_room(10 * PENDING_BYTES_MIN)
+    store.write([(b"r1%07d" % key, bytes(PENDING_DIVISOR * MIB)) for key in range(10)])
+    durable(pending, 3, rows)
+    assert pending.has_room(MIB), "a larger store may have more"
 
 
 def test_the_file_stays_near_its_live_pages_where_a_single_transaction_doubles_it(

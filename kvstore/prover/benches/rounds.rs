@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use cpu_time::ThreadTime;
 use fastrand::Rng;
 use zeroize::Zeroizing;
 use zetakv_prover::{Config, FrameRules, Prover, RANGE_ROWS_MAX};
@@ -119,7 +120,7 @@ impl Bench {
         let mut body = (request.len() as u32).to_le_bytes().to_vec();
         body.extend_from_slice(&request);
         body.extend_from_slice(&payload);
-        let start = Instant::now();
+        let start = ThreadTime::now();
         self.prover.submit(0, &body).expect("a frame");
         self.proved += start.elapsed();
     }
@@ -127,7 +128,7 @@ impl Bench {
     /// Work until there is nothing to do.
     fn work(&mut self) {
         while self.prover.is_busy() {
-            let mut start = Instant::now();
+            let mut start = ThreadTime::now();
             loop {
                 let reads = self.prover.reads().expect("rows are asked for");
                 if reads.is_empty() {
@@ -137,16 +138,16 @@ impl Bench {
                 let rows: Vec<_> = reads.keys.iter().map(|key| self.store.get(key)).collect();
                 let in_range = |(first, end)| self.store.range(first..end).take(RANGE_ROWS_MAX).collect();
                 let ranges: Vec<Vec<_>> = reads.ranges.into_iter().map(in_range).collect();
-                start = Instant::now();
+                start = ThreadTime::now();
                 self.prover.supply(&rows, &ranges).expect("rows are as they were");
             }
             let log = self.prover.log().expect("a log");
             self.proved += start.elapsed();
             let mut outputs = Vec::new();
-            let start = Instant::now();
+            let start = ThreadTime::now();
             assert_eq!(self.verifier.process(&log, &mut outputs), Progress::Done);
             self.verified += start.elapsed();
-            let start = Instant::now();
+            let start = ThreadTime::now();
             self.prover.absorb(&outputs).expect("outputs");
             self.proved += start.elapsed();
         }

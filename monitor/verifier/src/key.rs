@@ -50,8 +50,8 @@ impl Key {
     pub fn prefix(bits: [u8; 32], depth: u16) -> Self {
         let depth = depth.min(LEAF_DEPTH);
         let mut bits = bits;
-        for (index, byte) in bits.iter_mut().enumerate() {
-            *byte &= kept_mask(index, depth);
+        for (index, word) in bits.as_chunks_mut().0.iter_mut().enumerate() {
+            *word = (u64::from_be_bytes(*word) & kept_mask(index, depth)).to_be_bytes();
         }
         Self { bits, depth }
     }
@@ -73,7 +73,7 @@ impl Key {
 
     /// Whether `self` lies on the path to `other`, strictly above it.
     pub fn is_proper_ancestor_of(&self, other: &Self) -> bool {
-        self.depth < other.depth && Self::prefix(other.bits, self.depth).bits == self.bits
+        self.depth < other.depth && self.common_bits(other) >= self.depth
     }
 
     /// The child of `self` under which `descendant` lies; `None` unless `self` is a proper ancestor of it.
@@ -92,17 +92,24 @@ impl Key {
     /// The deepest key that is an ancestor of both, or one of them.
     pub fn common_prefix(&self, other: &Self) -> Self {
         let limit = self.depth.min(other.depth);
-        let differing = self
-            .bits
-            .iter()
-            .zip(&other.bits)
-            .position(|(a, b)| a != b)
-            .map_or(LEAF_DEPTH, |index| {
-                let zeros = (self.bits[index] ^ other.bits[index]).leading_zeros();
-                // index < 32 and zeros < 8, so both fit
-                (index as u16) * 8 + zeros as u16
-            });
-        Self::prefix(self.bits, limit.min(differing))
+        Self::prefix(self.bits, limit.min(self.common_bits(other)))
+    }
+
+    /// How many bits are equal from the start, those beyond the depths (which are zero) included.
+    fn common_bits(&self, other: &Self) -> u16 {
+        let mut equal = 0;
+        for (a, b) in self.words().zip(other.words()) {
+            if a != b {
+                return equal + (a ^ b).leading_zeros() as u16; // at most 63
+            }
+            equal += 64;
+        }
+        equal
+    }
+
+    /// The path in words, of which the most significant bit is the first.
+    fn words(&self) -> impl Iterator<Item = u64> {
+        self.bits.as_chunks().0.iter().map(|word| u64::from_be_bytes(*word))
     }
 
     /// Post-order: descendants before their ancestors, otherwise from left to right.
@@ -110,7 +117,7 @@ impl Key {
     /// A strict total order on keys: paths padded with ones are compared, and of equal ones the deeper comes first. One timestamp can
     /// therefore serve for evicting a whole subtree, each record before its ancestors.
     pub fn cmp_post_order(&self, other: &Self) -> Ordering {
-        for (index, (a, b)) in self.bits.iter().zip(&other.bits).enumerate() {
+        for (index, (a, b)) in self.words().zip(other.words()).enumerate() {
             let a = a | !kept_mask(index, self.depth);
             let b = b | !kept_mask(index, other.depth);
             match a.cmp(&b) {
@@ -141,10 +148,10 @@ impl Key {
     }
 }
 
-/// The bits of byte `index` that belong to a path of `depth` bits.
-fn kept_mask(index: usize, depth: u16) -> u8 {
-    let kept = usize::from(depth).saturating_sub(index * 8);
-    if kept >= 8 { 0xff } else { !(0xff >> kept) }
+/// The bits of word `index` that belong to a path of `depth` bits.
+fn kept_mask(index: usize, depth: u16) -> u64 {
+    let kept = u32::from(depth).saturating_sub(index as u32 * 64); // index < 4
+    if kept >= 64 { u64::MAX } else { !(u64::MAX >> kept) }
 }
 
 impl core::fmt::Debug for Key {
