@@ -37,7 +37,7 @@ class Pending:
         self._store = store
         self._newest = [store.pending_epoch(table) for table in (0, 1)]
         """Of each table; 0 if it is empty."""
-        self._bytes = [0 if newest == 0 else len(store.pending_rows(table)) for table, newest in enumerate(self._newest)]
+        self._bytes = [len(store.pending_rows(table)) for table in (0, 1)]
         self._filled = int(self._newest[1] > self._newest[0])
         self._applied: int | None = None
         self._rows: list[Row] = []
