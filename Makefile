@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve test gates crash powercut clean
+.PHONY: install serve test gates crash powercut assure size loom clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,20 @@ IMAGES ?= 50
 powercut: install
 	PYTHONPATH=tests $(BIN)/python -P -m crash.powercut --images $(IMAGES) $(if $(SEED),--seed $(SEED)) \
 		$(if $(TRACE),--trace $(TRACE)) $(if $(IMAGE),--image $(IMAGE))
+
+# The evidence that the monitor deserves its trust: runs each tool of tests/assure.toml. FULL=1: the long runs; ONLY=size,loom: these.
+assure: install
+	PYTHONPATH=tests $(BIN)/python -P -m assure $(if $(FULL),--full) $(if $(ONLY),--only $(ONLY))
+
+# The lines of trusted code, file by file.
+size: install
+	@PYTHONPATH=tests $(BIN)/python -P -m assure.trusted_size
+
+# All interleavings of verifier threads that share clocks, and canaries. A build of its own: atomics are loom's.
+loom:
+	@RUSTFLAGS="--cfg loom" cargo test --quiet -p zetakv-verifier --lib --target-dir target/loom interleavings -- --nocapture \
+		> target/loom.log 2>&1 || (cat target/loom.log; echo "ASSURANCE loom result=failed"; exit 1)
+	@grep -E "interleavings$$|finds a fault" target/loom.log; grep ASSURANCE target/loom.log
 
 clean:
 	rm -rf $(VENV) target

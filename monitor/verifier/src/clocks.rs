@@ -2,10 +2,17 @@
 //!
 //! This is what lifts the sequential consistency of offline memory checking to linearizability: a record that another thread evicted may be
 //! added only when that thread's clock has passed the eviction, so a record is in one place at a time in real time.
+//!
+//! Each number has one writer, and never goes back. What is needed of memory order is that reading a number brings with it all that its
+//! writer did before: so stores release and loads acquire. Nothing compares two numbers of different writers as of one moment, so no total
+//! order of them is needed. `tests/interleavings.rs` shows that this suffices, and that nothing weaker does.
 
+#[cfg(not(loom))]
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::entry::ThreadId;
+#[cfg(loom)]
+use crate::tests::watched_atomics::{AtomicU32, AtomicU64, Ordering};
 use crate::time::Timestamp;
 
 /// Verifier threads at the most: the number of partitions of the tree.
@@ -42,14 +49,16 @@ impl Clocks {
         }
     }
 
-    /// The published clock of a thread; `None` if there can be no such thread.
+    /// The published clock of a thread; `None` if there can be no such thread. Acquire: what that thread ran before is before what the caller
+    /// runs next.
     pub fn published(&self, thread: ThreadId) -> Option<Timestamp> {
         self.clocks
             .get(usize::from(thread))
             .map(|PaddedClock(published)| Timestamp::from_u64(published.load(Ordering::Acquire)))
     }
 
-    /// The latest published clock of any thread.
+    /// The latest published clock of any thread. The loads are of different moments, so it may be too early: but not earlier than any clock
+    /// that the caller can have heard of, for that was published before.
     pub fn latest(&self) -> Timestamp {
         let latest = self
             .clocks
@@ -64,7 +73,7 @@ impl Clocks {
         self.certified_epoch.store(epoch, Ordering::Release);
     }
 
-    /// The last certified epoch.
+    /// The last certified epoch. Acquire: what the register commits to is committed before the caller opens another epoch.
     pub fn certified_epoch(&self) -> u32 {
         self.certified_epoch.load(Ordering::Acquire)
     }

@@ -6,9 +6,13 @@ mod checks_of_epochs;
 mod checks_of_records;
 mod checks_of_runs;
 mod honest;
+#[cfg(loom)]
+mod interleavings;
 pub(crate) mod left_out;
 mod random_logs;
 mod requests;
 pub(crate) mod symbolic;
+#[cfg(loom)]
+pub(crate) mod watched_atomics;
 pub(crate) mod world;
 mod write_ahead;
