@@ -8,10 +8,10 @@
 //!   children are those that the rows tell, even if the store has newer rows already: what is new lies below one of these children.
 //! - *What is in memory wins.* A node below that is loaded has its value there, a leaf has its place there.
 //!
-//! Invariants: the ancestors of a stored node are stored; the count of a derived node is that of the records below it now.
+//! Only what is on the way to the records that work needs is taken into memory. Invariants: the ancestors of a stored node are stored; the count of a derived node is that of the records below it now.
 
 use zetakv_verifier::key::Key;
-use zetakv_verifier::value::{Child, Node};
+use zetakv_verifier::value::{Child, Commitment, Node, Value};
 
 use crate::hash::merkle_hash;
 use crate::records::{Content, Leaf, Place, RecordId, Records};
@@ -22,70 +22,120 @@ pub const SUBTREE_RECORDS_MAX: u8 = 16;
 const TOO_MANY: &str = "a row is missing";
 
 /// A record as its row has it.
-#[derive(Clone, Debug)]
-pub struct FoundRecord {
+#[derive(Clone, Copy, Debug)]
+pub struct FoundRecord<'a> {
     pub key: Key,
-    pub leaf: Leaf,
+    /// None for null.
+    pub value: Option<&'a [u8]>,
     pub has_long_key: bool,
 }
 
-/// Take a node, whose row is not in the store, and what is below it into memory. `found`: the records below it, from left to right.
-pub fn derive(records: &mut Records, node: Key, found: &[FoundRecord]) -> Result<(), &'static str> {
-    if found.len() < 2 {
-        return Err(TOO_MANY);
+/// What a parent has of a derived node or record, and the number of records below it, itself included.
+type Below = (Child, u8);
+
+/// Take a node, whose row is not in the store, into memory, and of what is below it the paths to the targets: the rest is only hashed.
+/// `found`: the records below it, from left to right; `targets`: base keys.
+pub fn derive(
+    records: &mut Records,
+    node: Key,
+    found: &[FoundRecord<'_>],
+    targets: &[Key],
+) -> Result<(), &'static str> {
+    if is_loaded(records, &node)? {
+        return Ok(()); // it came into memory by another way in the meantime
     }
-    derive_node(records, node, found).map(|_| ())
+    let (value, count) = derive_sides(records, &node, found, targets)?;
+    insert(records, node, value, count);
+    Ok(())
 }
 
-fn derive_node(records: &mut Records, key: Key, found: &[FoundRecord]) -> Result<RecordId, &'static str> {
-    let known = records.find(&key);
-    if let Some(id) = known
-        && !matches!(records.get(id).content, Content::NotLoaded)
-    {
-        return Ok(id);
+fn is_loaded(records: &Records, node: &Key) -> Result<bool, &'static str> {
+    match records.find(node).map(|id| &records.get(id).content) {
+        None => Ok(false),
+        Some(Content::NotLoaded) => Err(TOO_MANY), // it is in Blum, and so it is stored
+        Some(_) => Ok(true),
     }
-    if known.is_some() {
-        return Err(TOO_MANY); // it is in Blum, and so it is stored
+}
+
+fn insert(records: &mut Records, key: Key, node: Node, count: u8) {
+    let id = records.insert(key, Content::Node(Box::new(node)), Place::Merkle);
+    records.get_mut(id).records_below = count;
+}
+
+fn derive_sides(
+    records: &mut Records,
+    key: &Key,
+    found: &[FoundRecord<'_>],
+    targets: &[Key],
+) -> Result<(Node, u8), &'static str> {
+    if found.len() < 2 || found.len() > usize::from(SUBTREE_RECORDS_MAX) {
+        return Err(TOO_MANY);
     }
     let right_at = found.partition_point(|record| key.direction_to(&record.key).is_some_and(|side| side as usize == 0));
     let mut node = Node::default();
     let mut count = 0_u8;
     for (side, found) in [&found[..right_at], &found[right_at..]].into_iter().enumerate() {
-        let (Some(first), Some(last)) = (found.first(), found.last()) else {
-            continue;
+        let (child, below) = match found {
+            [] => continue,
+            [record] => (derive_leaf(records, record, targets.contains(&record.key))?, 1),
+            [first, .., last] => derive_node(records, first.key.common_prefix(&last.key), found, targets)?,
         };
-        let (id, below) = if found.len() == 1 {
-            (derive_leaf(records, first), 1)
-        } else {
-            let id = derive_node(records, first.key.common_prefix(&last.key), found)?;
-            (id, records.get(id).records_below)
-        };
+        node.sides[side] = Some(child);
         count = count.saturating_add(below);
-        let child = records.get(id);
-        let hash = match child.place {
-            Place::Merkle => Some(merkle_hash(&child.value().map_err(|_| TOO_MANY)?)),
-            Place::Blum { .. } | Place::Cached(_) => None,
-        };
-        node.sides[side] = Some(Child { key: child.key, hash });
     }
     if count > SUBTREE_RECORDS_MAX {
         return Err(TOO_MANY);
     }
-    let id = records.insert(key, Content::Node(Box::new(node)), Place::Merkle);
-    records.get_mut(id).records_below = count;
-    Ok(id)
+    Ok((node, count))
 }
 
-fn derive_leaf(records: &mut Records, found: &FoundRecord) -> RecordId {
-    let id = match records.find(&found.key) {
+fn derive_node(
+    records: &mut Records,
+    key: Key,
+    found: &[FoundRecord<'_>],
+    targets: &[Key],
+) -> Result<Below, &'static str> {
+    if is_loaded(records, &key)?
+        && let Some(id) = records.find(&key)
+    {
+        let below = records.get(id).records_below;
+        return Ok((child_in_memory(records, id)?, below));
+    }
+    let (node, count) = derive_sides(records, &key, found, targets)?;
+    let hash = Some(merkle_hash(&Value::Node(node)));
+    if targets.iter().any(|target| key.is_proper_ancestor_of(target)) {
+        insert(records, key, node, count);
+    }
+    Ok((Child { key, hash }, count))
+}
+
+fn derive_leaf(records: &mut Records, found: &FoundRecord<'_>, is_target: bool) -> Result<Child, &'static str> {
+    let key = found.key;
+    let id = match records.find(&key) {
         Some(id) => id,
-        None => records.insert(found.key, Content::NotLoaded, Place::Merkle),
+        None if is_target => records.insert(key, Content::NotLoaded, Place::Merkle),
+        None => {
+            let commitment = found.value.map_or(Commitment::Null, Commitment::of);
+            let hash = Some(merkle_hash(&Value::Leaf(commitment)));
+            return Ok(Child { key, hash });
+        }
     };
     let record = records.get_mut(id);
-    if let Content::NotLoaded = record.content {
-        record.content = Content::Leaf(found.leaf.clone());
+    if let Content::NotLoaded = record.content
+        && (is_target || record.place == Place::Merkle)
+    {
+        record.content = Content::Leaf(Leaf::read(found.value));
         record.has_long_key = found.has_long_key;
         records.sweep_later(id);
     }
-    id
+    child_in_memory(records, id)
+}
+
+fn child_in_memory(records: &Records, id: RecordId) -> Result<Child, &'static str> {
+    let record = records.get(id);
+    let hash = match record.place {
+        Place::Merkle => Some(merkle_hash(&record.value().map_err(|_| TOO_MANY)?)),
+        Place::Blum { .. } | Place::Cached(_) => None,
+    };
+    Ok(Child { key: record.key, hash })
 }

@@ -67,7 +67,7 @@ impl Drain {
         let mut still_unplanned = Vec::new();
         for (id, mut reached) in self.unplanned.drain(..) {
             if let Some(key) = missing(mirror, id, &mut reached)? {
-                wanted.push(key);
+                wanted.push(key, mirror.records.get(id).key);
                 still_unplanned.push((id, reached));
             }
         }

@@ -48,18 +48,19 @@ impl Reads {
 /// it; a record whose place another one has is then read from its long store key.
 #[derive(Debug, Default)]
 pub struct Wanted {
-    keys: Vec<Key>,
+    /// With the targets: the keys to which these rows are on the way.
+    keys: Vec<(Key, Key)>,
     /// Leaves to be found under their long store keys.
     long: Vec<Key>,
-    /// Nodes to be derived.
-    derived: Vec<Key>,
+    /// Nodes to be derived, with the targets below them.
+    derived: Vec<(Key, Vec<Key>)>,
     supplied_bytes: usize,
 }
 
 impl Wanted {
-    /// Ask for a record's row. It may be asked for more than once.
-    pub fn push(&mut self, key: Key) {
-        self.keys.push(key);
+    /// Ask for the row of `key`, on the way to `target`. It may be asked for more than once.
+    pub fn push(&mut self, key: Key, target: Key) {
+        self.keys.push((key, target));
     }
 
     /// A batch begins: its bytes are counted from here.
@@ -79,13 +80,12 @@ impl Wanted {
 
     /// What to read, each once; rows near each other in the tree are near each other here.
     pub fn reads(&mut self) -> Reads {
-        self.keys.sort_unstable_by(Key::cmp_post_order);
-        self.keys.dedup();
-        let keys = self.keys.iter().map(row_key);
+        self.keys.sort_unstable_by(|(a, _), (b, _)| a.cmp_post_order(b));
+        let keys = by_row(&self.keys).map(|wanted| row_key(&wanted[0].0));
         let long = self.long.iter().map(|key| rows::record_key(key, true));
         Reads {
             keys: keys.chain(long).collect(),
-            ranges: self.derived.iter().map(rows::records_range).collect(),
+            ranges: self.derived.iter().map(|(node, _)| rows::records_range(node)).collect(),
         }
     }
 
@@ -96,7 +96,7 @@ impl Wanted {
         rows: &[Option<R>],
         ranges: &[Vec<(R, R)>],
     ) -> Result<(), Error> {
-        if rows.len() != self.keys.len() + self.long.len() || ranges.len() != self.derived.len() {
+        if rows.len() != by_row(&self.keys).count() + self.long.len() || ranges.len() != self.derived.len() {
             return Err(Error::Engine("as many rows must be supplied as were asked for"));
         }
         let row_bytes = |row: &Option<R>| row.as_ref().map_or(0, |row| row.as_ref().len());
@@ -106,20 +106,29 @@ impl Wanted {
         let keys = core::mem::take(&mut self.keys);
         let long = core::mem::take(&mut self.long);
         let derived = core::mem::take(&mut self.derived);
-        let wanted = keys
-            .iter()
-            .map(|key| (key, false))
-            .chain(long.iter().map(|key| (key, true)));
-        for ((key, is_long), row) in wanted.zip(rows) {
-            let row = row.as_ref().map(R::as_ref);
-            self.take_row(records, key, is_long, row).map_err(|text| Error::Store {
+        let mut rows = rows.iter().map(|row| row.as_ref().map(R::as_ref));
+        for (wanted, row) in by_row(&keys).zip(&mut rows) {
+            let key = &wanted[0].0;
+            let in_store = |text| Error::Store {
                 text,
                 key: row_key(key),
+            };
+            if key.depth() == LEAF_DEPTH {
+                self.take_record(records, key, false, row).map_err(in_store)?;
+            } else if !take_node(records, key, row).map_err(in_store)? {
+                self.derived
+                    .push((*key, wanted.iter().map(|(_, target)| *target).collect()));
+            }
+        }
+        for (key, row) in long.iter().zip(&mut rows) {
+            self.take_record(records, key, true, row).map_err(|text| Error::Store {
+                text,
+                key: rows::record_key(key, true),
             })?;
         }
-        for (node, found) in derived.iter().zip(ranges) {
+        for ((node, targets), found) in derived.iter().zip(ranges) {
             below(node, found)
-                .and_then(|found| derive::derive(records, *node, &found))
+                .and_then(|found| derive::derive(records, *node, &found, targets))
                 .map_err(|text| Error::Store {
                     text,
                     key: rows::node_key(node),
@@ -128,24 +137,13 @@ impl Wanted {
         Ok(())
     }
 
-    fn take_row(
+    fn take_record(
         &mut self,
         records: &mut Records,
         key: &Key,
         is_long: bool,
         row: Option<&[u8]>,
     ) -> Result<(), &'static str> {
-        if key.depth() < LEAF_DEPTH {
-            match row {
-                Some(row) => {
-                    let (node, _) = rows::decode_node(key, row).map_err(|_| GARBLED)?;
-                    return load(records, key, Content::Node(Box::new(node)), false);
-                }
-                None if key.depth() > partitions::DEPTH => self.derived.push(*key),
-                None => return Err(MISSING),
-            }
-            return Ok(());
-        }
         let row = RecordRow::decode(row.ok_or(MISSING)?).map_err(|_| GARBLED)?;
         if rows::leaf_of(row.application_key) == *key {
             load(records, key, Content::Leaf(Leaf::read(row.value)), is_long)
@@ -158,6 +156,23 @@ impl Wanted {
     }
 }
 
+/// Take a node into memory; false if it has no row, and is to be derived.
+fn take_node(records: &mut Records, key: &Key, row: Option<&[u8]>) -> Result<bool, &'static str> {
+    match row {
+        Some(row) => {
+            let (node, _) = rows::decode_node(key, row).map_err(|_| GARBLED)?;
+            load(records, key, Content::Node(Box::new(node)), false).map(|()| true)
+        }
+        None if key.depth() > partitions::DEPTH => Ok(false),
+        None => Err(MISSING),
+    }
+}
+
+/// What is wanted, row by row.
+fn by_row(wanted: &[(Key, Key)]) -> impl Iterator<Item = &[(Key, Key)]> {
+    wanted.chunk_by(|(a, _), (b, _)| a == b)
+}
+
 fn row_key(key: &Key) -> Vec<u8> {
     if key.depth() == LEAF_DEPTH {
         rows::record_key(key, false)
@@ -167,7 +182,7 @@ fn row_key(key: &Key) -> Vec<u8> {
 }
 
 /// The records of a range that are below a node, from left to right.
-fn below<R: AsRef<[u8]>>(node: &Key, range: &[(R, R)]) -> Result<Vec<FoundRecord>, &'static str> {
+fn below<'a, R: AsRef<[u8]>>(node: &Key, range: &'a [(R, R)]) -> Result<Vec<FoundRecord<'a>>, &'static str> {
     if range.len() >= RANGE_ROWS_MAX {
         return Err(MISSING);
     }
@@ -180,10 +195,9 @@ fn below<R: AsRef<[u8]>>(node: &Key, range: &[(R, R)]) -> Result<Vec<FoundRecord
             return Err(GARBLED);
         }
         if node.is_proper_ancestor_of(&key) {
-            let leaf = Leaf::read(row.value);
             found.push(FoundRecord {
                 key,
-                leaf,
+                value: row.value,
                 has_long_key,
             });
         }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use zetakv_verifier::crypto::Mac;
-use zetakv_verifier::key::LEAF_DEPTH;
+use zetakv_verifier::key::{Key, LEAF_DEPTH};
 use zetakv_verifier::machine::Role;
 use zetakv_verifier::output::Output;
 use zetakv_verifier::request::Rejection;
@@ -186,7 +186,7 @@ impl Rounds {
             let operation = &admitted.request.operations[unplanned.operation].operation;
             if let Some(key) = mirror.missing_for_operation(operation, &mut unplanned.reached)? {
                 records += usize::from(key.depth() == LEAF_DEPTH);
-                wanted.push(key);
+                wanted.push(key, Key::leaf(operation.key));
                 still_unplanned.push(unplanned);
             }
         }
