@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve test gates crash powercut assure size loom clean
+.PHONY: install serve test gates crash histories powercut assure size loom clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,12 @@ CRASHES ?= 100
 DURABILITY ?= epoch
 crash: install
 	PYTHONPATH=tests $(BIN)/python -P -m crash --crashes $(CRASHES) --durability $(DURABILITY) $(if $(SEED),--seed $(SEED))
+
+# Records what concurrent clients are told while a service is killed and restarted, and looks for an order that explains
+# it. SEED repeats a plan; FILE=history-SEED.txt judges one that was kept again.
+RUNS ?= 50
+histories: install
+	PYTHONPATH=tests $(BIN)/python -P -m histories --runs $(RUNS) $(if $(SEED),--seed $(SEED)) $(if $(FILE),--file $(FILE))
 
 # Cuts the power of a recorded service at seeded moments. IMAGE=N TRACE=FILE SEED=S repeats one image.
 IMAGES ?= 50

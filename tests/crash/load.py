@@ -4,18 +4,16 @@ import asyncio
 import random
 from collections.abc import Awaitable, Sequence
 
-from crash.history import Fate, History, Kind, Operation, Stored
+from crash.history import History
 from kvstore_client import (
     KV,
     Answer,
-    Attempt,
     IntegrityError,
     KVStoreError,
     NotAppliedError,
-    Number,
     ProvisionalLostError,
-    Value,
 )
+from support.linearizability import Fate, Kind, Operation, Stored
 
 COUNTERS = [f"counter {i}".encode() for i in range(4)]
 REGISTERS = [f"register {i}".encode() for i in range(4)]
@@ -96,7 +94,7 @@ class Client:
             return
         answers = [answered] if isinstance(answered, Answer) else answered
         for operation, answer in zip(made, answers, strict=True):
-            self._history.answer(operation, _result(answer))
+            self._history.answer(operation, answer)
             fates.create_task(self._note_fate(operation, answer))
 
     async def _note_fate(self, operation: Operation, answer: Answer) -> None:
@@ -120,12 +118,3 @@ class Client:
             if operation.key == key and operation.kind is Kind.PUT:
                 return operation.value
         return self._history.values[key]
-
-
-def _result(answer: Answer) -> object:
-    match answer:
-        case Value(value=value) | Number(value=value):
-            return value
-        case Attempt(applied=applied):
-            return applied
-    return None

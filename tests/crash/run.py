@@ -19,10 +19,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crash.history import Fate, History
+from crash.history import History
 from crash.load import KEYS, Client
 from crash.plans import FailpointDirectory, Plan, host_points, monitor_points
 from kvstore_client import KV, ProvisionalLostError, connect
+from support.linearizability import Fate
 from support.server import ProcessEndedError, Server
 
 EPOCH_MS = 60

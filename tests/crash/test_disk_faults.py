@@ -4,9 +4,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from crash.history import Fate
 from crash.plans import Plan
 from crash.run import Run
+from support.linearizability import Fate
 
 
 @pytest.mark.timeout(300)

@@ -1,7 +1,8 @@
 """The checker of histories finds what it must: each of these is a bug that a crash might cause."""
 
 import pytest
-from crash.history import Fate, History, Kind, NotExplainedError, Stored
+from crash.history import History
+from support.linearizability import Fate, Kind, NotExplainedError, Stored
 
 KEY = b"key"
 
@@ -16,7 +17,7 @@ def history(*fates: Fate, delta: int = 1) -> History:
     for place, fate in enumerate(fates, 1):
         operation = made.call(KEY, Kind.INCREMENT, delta=delta)
         if fate is not Fate.OPEN:
-            made.answer(operation, place)
+            made.result(operation, place)
         operation.fate = fate
     return made
 
@@ -54,9 +55,9 @@ def test_what_was_told_is_not_true(fates: list[Fate], after: Stored, bug: str) -
 def test_an_old_value_that_is_read_after_a_newer_one_was_certified_is_found() -> None:
     made = History({KEY: b"old"})
     put = made.call(KEY, Kind.PUT, value=b"new")
-    made.answer(put, None)
+    made.result(put, None)
     get = made.call(KEY, Kind.GET)
-    made.answer(get, b"old")
+    made.result(get, b"old")
     put.fate = get.fate = Fate.CERTIFIED
     with pytest.raises(NotExplainedError):
         made.check({KEY: b"new"})
@@ -65,7 +66,7 @@ def test_an_old_value_that_is_read_after_a_newer_one_was_certified_is_found() ->
 def test_operations_at_the_same_time_may_run_in_either_order() -> None:
     made = History({KEY: None})
     insert, put = made.call(KEY, Kind.INSERT, value=b"1"), made.call(KEY, Kind.PUT, value=b"2")
-    made.answer(put, None)
-    made.answer(insert, False)
+    made.result(put, None)
+    made.result(insert, False)
     insert.fate = put.fate = Fate.CERTIFIED
     made.check({KEY: b"2"})

@@ -6,9 +6,7 @@ Each test kills several processes of one server, one after the other. The seed i
 import asyncio
 import os
 import random
-import re
 import signal
-import subprocess
 import tempfile
 import time
 import urllib.request
@@ -31,8 +29,6 @@ RESTART_SECONDS = 10.0
 """Far more than a restart takes, on a busy machine."""
 ORPHAN_SECONDS = 5.0
 CLIENTS = 4
-
-_NAME = re.compile(r"kvstore\.(worker|checkpointer|gateway)|zetakv-(monitor) ")
 
 
 @pytest.fixture
@@ -72,18 +68,6 @@ def connected(server: Server) -> Any:
     return connect(server.address, monitor=server.fingerprint, key=server.admin_key)
 
 
-def children(server: Server) -> dict[int, str]:
-    """What the children of the server are, by process id."""
-    assert server.process is not None
-    listed = subprocess.run(["pgrep", "-a", "-P", str(server.process.pid)], capture_output=True, text=True, check=False)
-    found = {}
-    for line in listed.stdout.splitlines():
-        process_id, command = line.split(" ", 1)
-        if name := _NAME.search(command):
-            found[int(process_id)] = name[1] or name[2]
-    return found
-
-
 def processes_of(directory: Path) -> set[int]:
     """Every living process whose arguments name the directory, whoever is its parent by now."""
     found = set()
@@ -96,7 +80,7 @@ def processes_of(directory: Path) -> set[int]:
 
 def kill(server: Server, name: str, chance: random.Random) -> None:
     end = time.monotonic() + RESTART_SECONDS
-    while not (victims := [process_id for process_id, child in children(server).items() if child == name]):
+    while not (victims := [process_id for process_id, child in server.children().items() if child == name]):
         assert time.monotonic() < end, f"no {name} is started"  # the last one went with a victim of a moment ago
     with suppress(ProcessLookupError):  # it went with a victim of a moment ago
         os.kill(chance.choice(victims), signal.SIGKILL)
@@ -170,15 +154,15 @@ async def test_a_gateway_that_dies_is_started_again_alone(directory: Path, chanc
             with urllib.request.urlopen(url, timeout=RESTART_SECONDS) as answer:
                 return str(answer.read().decode())
 
-        others = {process_id for process_id, name in children(server).items() if name != "gateway"}
+        others = {process_id for process_id, name in server.children().items() if name != "gateway"}
         kill(server, "gateway", chance)
         assert '"gateway_restarts": 1' in await asyncio.to_thread(status)
-        assert others < children(server).keys()
+        assert others < server.children().keys()
         # And it outlives a restart of the others.
-        (gateway,) = children(server).keys() - others
+        (gateway,) = server.children().keys() - others
         kill(server, "worker", chance)
         await until(lambda: '"restarts": 1' in status(), "the restart is told over HTTP")
-        assert gateway in children(server)
+        assert gateway in server.children()
 
 
 async def test_a_crash_loop_ends_the_service_with_the_reason(directory: Path, chance: random.Random) -> None:
@@ -188,7 +172,7 @@ async def test_a_crash_loop_ends_the_service_with_the_reason(directory: Path, ch
         for restart in range(RESTARTS_MAX):
             kill(server, "worker", chance)
             await asyncio.to_thread(process.wait_for, f"serving again, after restart {restart + 1}$")
-        survivors = set(children(server))
+        survivors = set(server.children())
         kill(server, "monitor", chance)
         assert await asyncio.to_thread(process.wait) == EXIT_CRASH_LOOP
         assert f"monitor ended unexpectedly (signal 9); given up after {RESTARTS_MAX} restarts" in process.output
@@ -227,7 +211,7 @@ async def test_nobody_starts_while_an_orphaned_checkpointer_may_still_write(dire
         process = server.process
         assert process is not None
         await kv.put(b"key", b"value", certified=True)
-        (checkpointer,) = (process_id for process_id, name in children(server).items() if name == "checkpointer")
+        (checkpointer,) = (process_id for process_id, name in server.children().items() if name == "checkpointer")
         os.kill(checkpointer, signal.SIGSTOP)  # as if it waited for a slow disk
         try:
             os.kill(process.pid, signal.SIGKILL)
@@ -263,7 +247,7 @@ async def test_a_restart_keeps_the_data_directory_and_a_signal_ends_it(directory
 
         kill(server, "worker", chance)
         await asyncio.sleep(chance.uniform(0, 0.2))
-        last = set(children(server))
+        last = set(server.children())
         process.terminate()
         assert await asyncio.to_thread(process.wait) == 0
         assert not any(map(is_alive, last))

@@ -27,6 +27,9 @@ ZETAKV = str(Path(sys.executable).with_name("zetakv"))
 ZETAKV_MONITOR = str(Path(sys.executable).with_name("zetakv-monitor"))
 
 
+_CHILD = re.compile(r"kvstore\.(worker|checkpointer|gateway)|zetakv-(monitor) ")
+
+
 class ProcessEndedError(AssertionError):
     """A process ended, or did not do what was waited for. `code`: its exit code, None if it still runs."""
 
@@ -196,6 +199,17 @@ class Server:
         """End it, whatever its state: for the teardown of tests that latch a violation."""
         if self.process is not None:
             self.kill()
+
+    def children(self) -> dict[int, str]:
+        """What its children are (monitor, worker, checkpointer, gateway), by process id."""
+        parent = str(self._running().pid)
+        listed = subprocess.run(["pgrep", "-a", "-P", parent], capture_output=True, text=True, check=False)
+        found = {}
+        for line in listed.stdout.splitlines():
+            process_id, command = line.split(" ", 1)
+            if name := _CHILD.search(command):
+                found[int(process_id)] = name[1] or name[2]
+        return found
 
     def command(self, *arguments: str) -> CommandResult:
         """Run `zetakv ARGUMENTS` against this server, as its admin on this machine would."""

@@ -16,10 +16,10 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from crash.history import Fate
 from crash.powercut.check import check, durability_of, plan, record
 from crash.powercut.trace import Event, build_recorder, read_trace
 from rich.console import Console
+from support.linearizability import Fate
 
 IMAGES_PER_TRACE = 50
 SERVERS = 2

@@ -10,11 +10,11 @@ import contextlib
 import random
 from pathlib import Path
 
-from crash.history import explain
 from crash.load import KEYS, Client
 from crash.powercut.images import BLOCK_BYTES, Cut, Disk, Style
 from crash.powercut.trace import Change, Event, NotedHistory, Promise, Root, promised, read_trace, recording, root_of
 from kvstore_client import KV, ClientKey, connect
+from support.linearizability import explain
 from support.server import Server
 
 EPOCH_MS = 60

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crash.history import Fate
 from crash.powercut.check import check, plan, record
 from crash.powercut.images import Cut, Disk, Style
 from crash.powercut.trace import Event, build_recorder, root_of
 from kvstore_client import RefusedError
+from support.linearizability import Fate
 
 IMAGES = int(os.environ.get("ZETAKV_IMAGES", "3"))
 

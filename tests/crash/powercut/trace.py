@@ -13,7 +13,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 
-from crash.history import Fate, History, Kind, Operation, Stored
+from crash.history import History
+from support.linearizability import Fate, Kind, Operation, Stored
 
 _RECORD: Final = struct.Struct("<IIQQII")
 _SOURCE: Final = Path(__file__).with_name("recorder.c")
@@ -97,8 +98,8 @@ class NotedHistory(History):
         self.note("call", operation.number, key, kind.value, arguments)
         return operation
 
-    def answer(self, operation: Operation, result: Any) -> None:
-        super().answer(operation, result)
+    def result(self, operation: Operation, result: object) -> None:
+        super().result(operation, result)
         self.note("answer", operation.number, result)
 
     def settle(self, operation: Operation, fate: Fate) -> None:
