@@ -168,9 +168,9 @@ class Server:
         self.spawn()
         return self.wait_until_ready()
 
-    def wait_until_ready(self) -> Self:
+    def wait_until_ready(self, seconds: float = START_SECONDS) -> Self:
         """After `spawn`. Raises ProcessEndedError if it does not get ready."""
-        ready = self._running().wait_for(r"^ready: 127\.0\.0\.1:(\d+) (?:monitor ([0-9a-f]{64})|unverified)")
+        ready = self._running().wait_for(r"^ready: 127\.0\.0\.1:(\d+) (?:monitor ([0-9a-f]{64})|unverified)", seconds)
         self.port, self.fingerprint = int(ready[1]), ready[2] or ""
         return self
 
