@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve test gates crash histories powercut assure size loom clean
+.PHONY: install serve test gates crash histories lies powercut assure size loom clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,11 @@ crash: install
 RUNS ?= 50
 histories: install
 	PYTHONPATH=tests $(BIN)/python -P -m histories --runs $(RUNS) $(if $(SEED),--seed $(SEED)) $(if $(FILE),--file $(FILE))
+
+# Tells random lies at every layer between client, host, store and monitor: each is detected or harmless. SEED repeats.
+lies: RUNS = 1000
+lies: install
+	PYTHONPATH=tests:tests/adversarial $(BIN)/python -P -m lies --runs $(RUNS) $(if $(SEED),--seed $(SEED))
 
 # Cuts the power of a recorded service at seeded moments. IMAGE=N TRACE=FILE SEED=S repeats one image.
 IMAGES ?= 50

@@ -1,0 +1,71 @@
+"""Many runs, and what came of them."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from lies.catalogue import CATALOGUE
+from lies.liar import Layer
+from lies.monitor import directory_in_memory
+from lies.run import Outcome, Run, Verdict
+from lies.script import Script, scripts
+from rich.table import Table
+
+
+class Summary:
+    def __init__(self) -> None:
+        self.runs = 0
+        self.verdicts: Counter[Verdict] = Counter()
+        self.told: dict[Layer, Counter[Verdict]] = {layer: Counter() for layer in Layer}
+        """Lies by the verdict on their run: other lies may have been told in it, too."""
+        self.names: Counter[str] = Counter()
+        self.never = {(layer, name) for layer in Layer for name in CATALOGUE[layer]}
+        self.operations: Counter[str] = Counter()
+
+    def add(self, outcome: Outcome) -> None:
+        self.runs += 1
+        self.verdicts[outcome.verdict] += 1
+        self.names.update(outcome.names)
+        for fate, count in outcome.fates.items():
+            self.operations[fate.value] += count
+        for lie in outcome.told:
+            self.told[lie.layer][outcome.verdict] += 1
+            self.never.discard((lie.layer, lie.name))
+
+    def table(self) -> Table:
+        verdicts = [verdict for verdict in Verdict if verdict is not Verdict.HONEST]
+        table = Table("lies told in", "told", *(verdict.value for verdict in verdicts), title="Lies")
+        for layer, counted in self.told.items():
+            table.add_row(layer.value, str(counted.total()), *(str(counted[verdict]) for verdict in verdicts))
+        total: Counter[Verdict] = sum(self.told.values(), Counter())
+        table.add_row("all", str(total.total()), *(str(total[verdict]) for verdict in verdicts))
+        return table
+
+    def lines(self) -> list[str]:
+        return [
+            f"{self.runs:,} runs: " + ", ".join(f"{count:,} {what.value}" for what, count in self.verdicts.items()),
+            "operations: " + ", ".join(f"{count:,} {fate}" for fate, count in self.operations.items()),
+            "found: " + (", ".join(f"{name} {count:,}" for name, count in self.names.most_common()) or "nothing"),
+            "never told: " + (", ".join(sorted(f"{layer.value}: {name}" for layer, name in self.never)) or "none"),
+        ]
+
+
+def tell(summary: Summary, runs: int, first_seed: int, lies_max: int, after: Callable[[], None] = lambda: None) -> None:
+    """Raises WrongAnswerError or FalseAccusationError, of the smallest script that hypothesis finds."""
+
+    @seed(first_seed)
+    @settings(
+        max_examples=runs,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(scripts(lies_max))
+    def run(script: Script) -> None:
+        with directory_in_memory() as directory:
+            summary.add(Run(Path(directory), script).execute())
+        after()
+
+    run()
