@@ -39,10 +39,10 @@ RUNS ?= 50
 histories: install
 	PYTHONPATH=tests $(BIN)/python -P -m histories --runs $(RUNS) $(if $(SEED),--seed $(SEED)) $(if $(FILE),--file $(FILE))
 
-# Tells random lies at every layer between client, host, store and monitor: each is detected or harmless. SEED repeats.
+# Tells random lies at every layer between client, host, store and monitor: each is detected or harmless. SEED and LIE repeat.
 lies: RUNS = 1000
 lies: install
-	PYTHONPATH=tests:tests/adversarial $(BIN)/python -P -m lies --runs $(RUNS) $(if $(SEED),--seed $(SEED))
+	PYTHONPATH=tests:tests/adversarial $(BIN)/python -P -m lies --runs $(RUNS) $(if $(SEED),--seed $(SEED)) $(if $(LIE),--lie $(LIE))
 
 # Cuts the power of a recorded service at seeded moments. IMAGE=N TRACE=FILE SEED=S repeats one image.
 IMAGES ?= 50

@@ -28,6 +28,8 @@ from kvstore.violation import Violation, violation_name
 SLOTS: Final = 256
 KEY_BYTES_MAX: Final = 100
 VALUE_BYTES_MAX: Final = 10_000
+ROUNDS_MAX: Final = 100
+"""For what has been submitted at once; an honest host needs a few."""
 PATIENCE_SECONDS: Final = 30.0
 PATIENCE_AFTER_A_LIE_SECONDS: Final = 0.5
 """Then nobody promises an answer."""
@@ -232,7 +234,9 @@ class Host:
 
     def _run(self, thread: int) -> None:
         prover = self._provers[thread]
-        while prover.busy:
+        for _ in range(ROUNDS_MAX):
+            if not prover.busy:
+                return
             while any(reads := prover.reads()):
                 keys, ranges = reads
                 rows = [self._liar.row_read(key, self.stored.rows.get(key)) for key in keys]
@@ -240,6 +244,7 @@ class Host:
             log = prover.log()
             outputs = self._exchange(thread, log) if log else b""
             self._answers += [(self._origins[number], _frame(frame)) for number, frame in prover.absorb(outputs)]
+        raise StreamEndedError("the prover waits for what does not come")
 
     def _exchange(self, thread: int, log: bytes) -> bytes:
         entries = self._liar.log(thread, verifier_log.decode(log))

@@ -1,15 +1,16 @@
 """Many runs, and what came of them."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from lies.catalogue import CATALOGUE
+from lies.full import FullRun
 from lies.liar import Layer
 from lies.monitor import directory_in_memory
 from lies.run import Outcome, Run, Verdict
-from lies.script import Script, scripts
+from lies.script import NAMED, Named, Script, scripts
 from rich.table import Table
 
 
@@ -20,7 +21,7 @@ class Summary:
         self.told: dict[Layer, Counter[Verdict]] = {layer: Counter() for layer in Layer}
         """Lies by the verdict on their run: other lies may have been told in it, too."""
         self.names: Counter[str] = Counter()
-        self.never = {(layer, name) for layer in Layer for name in CATALOGUE[layer]}
+        self.never = set(NAMED)
         self.operations: Counter[str] = Counter()
 
     def add(self, outcome: Outcome) -> None:
@@ -51,8 +52,18 @@ class Summary:
         ]
 
 
-def tell(summary: Summary, runs: int, first_seed: int, lies_max: int, after: Callable[[], None] = lambda: None) -> None:
-    """Raises WrongAnswerError or FalseAccusationError, of the smallest script that hypothesis finds."""
+def tell(
+    summary: Summary,
+    runs: int,
+    first_seed: int,
+    lie: Named | None,
+    execute: Callable[[Script], Outcome],
+    after: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs with this lie among others, or honest ones.
+
+    Raises WrongAnswerError or FalseAccusationError, of the smallest script that hypothesis finds.
+    """
 
     @seed(first_seed)
     @settings(
@@ -62,10 +73,19 @@ def tell(summary: Summary, runs: int, first_seed: int, lies_max: int, after: Cal
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
-    @given(scripts(lies_max))
+    @given(scripts(lie))
     def run(script: Script) -> None:
-        with directory_in_memory() as directory:
-            summary.add(Run(Path(directory), script).execute())
+        summary.add(execute(script))
         after()
 
     run()
+
+
+def in_one_process(script: Script) -> Outcome:
+    with directory_in_memory() as directory:
+        return Run(Path(directory), script).execute()
+
+
+def on_a_whole_service(script: Script) -> Outcome:
+    with directory_in_memory() as directory:
+        return asyncio.run(FullRun(Path(directory), script).execute())

@@ -19,7 +19,7 @@ ALL_HOT: Final = 200
 LIES_MAX: Final = 4
 STEPS_MIN: Final = 5
 STEPS_MAX: Final = 20
-_SKIPS: Final = (0, 0, 0, 0, 1, 2, 3, 5, 8, 13)
+_SKIPS: Final = (0, 0, 0, 0, 1, 2, 3, 5)
 _LONG_VALUE_BYTES: Final = 100
 
 
@@ -81,6 +81,10 @@ class Script:
     steps: tuple[Step, ...]
     hot_records: int = ALL_HOT
 
+    @property
+    def lies(self) -> int:
+        return sum(isinstance(step, Tell) for step in self.steps)
+
     def __str__(self) -> str:
         steps = "\n  ".join(map(str, self.steps))
         return f"{self.workers} workers, {self.hot_records} hot records, seed {self.seed}:\n  {steps}"
@@ -114,26 +118,32 @@ _HONEST: Any = st.one_of(
     st.builds(Restart, workers=st.sampled_from(WORKERS)),
     st.builds(Reconnect, client=st.integers(0, CLIENTS - 1)),
 )
-_LIES = st.sampled_from(Layer).flatmap(
-    lambda layer: st.builds(
-        lambda name, skip, pick: Tell(Lie(layer, name, skip, pick)),
-        name=st.sampled_from(sorted(CATALOGUE[layer])),
+Named = tuple[Layer, str]
+"""A lie of the catalogue."""
+
+NAMED: Final[tuple[Named, ...]] = tuple((layer, name) for layer in Layer for name in sorted(CATALOGUE[layer]))
+
+
+def _lie(named: st.SearchStrategy[Named]) -> st.SearchStrategy[Tell]:
+    return st.builds(
+        lambda named, skip, pick: Tell(Lie(*named, skip, pick)),
+        named=named,
         skip=st.sampled_from(_SKIPS),
         pick=st.integers(0, 1 << 16),
     )
-)
 
 
 @st.composite
-def scripts(draw: st.DrawFn, lies_max: int = LIES_MAX) -> Script:
-    """Honest steps, and up to `lies_max` lies at any place among them, if any at all one at least."""
+def scripts(draw: st.DrawFn, first: Named | None) -> Script:
+    """Honest steps, and at any place among them the lie `first` and a few others; None: no lies."""
     count = draw(st.integers(STEPS_MIN, STEPS_MAX))
     steps: list[Step] = [draw(_HONEST) for _ in range(count)]
-    for _ in range(draw(st.integers(min(1, lies_max), lies_max))):
-        place = draw(st.integers(0, len(steps)))
-        lie = draw(_LIES)
-        steps.insert(place, lie)
-        if lie.lie.name == "later":
-            steps.insert(draw(st.integers(place + 1, len(steps))), Release())
+    if first is not None:
+        others = draw(st.lists(_lie(st.sampled_from(NAMED)), max_size=LIES_MAX - 1))
+        for lie in (draw(_lie(st.just(first))), *others):
+            place = draw(st.integers(0, len(steps) - 1))
+            steps.insert(place, lie)
+            if lie.lie.name == "later":
+                steps.insert(draw(st.integers(place + 1, len(steps))), Release())
     workers, hot_records = draw(st.sampled_from(WORKERS)), draw(st.sampled_from((NONE_HOT, ALL_HOT)))
     return Script(draw(st.integers(0, 1 << 32)), workers, tuple(steps), hot_records)
