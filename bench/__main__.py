@@ -102,7 +102,9 @@ def sizes(
     console.print(
         f"load {result['loads_per_second']:,.0f}/s, overwrites {result['overwrites_per_second']:,.0f}/s; after a crash "
         f"ready in {result['ready_seconds']:.1f} s, first certified answer after "
-        f"{result['first_certified_seconds']:.1f} s (at most {result['first_certified_seconds_max']:.1f})"
+        f"{result['first_certified_seconds']:.1f} s (at most {result['first_certified_seconds_max']:.1f}); after the "
+        f"monitor's death next answer after {result['monitor_death_seconds']:.1f} s "
+        f"(at most {result['monitor_death_seconds_max']:.1f})"
     )
 
 

@@ -25,6 +25,12 @@ def family(pid: int) -> list[int]:
     return found
 
 
+def kill_member(pid: int, name: str) -> None:
+    """SIGKILL to the one descendant that runs the program of this name."""
+    (found,) = (member for member in family(pid) if Path(f"/proc/{member}/comm").read_text().strip() == name)
+    os.kill(found, signal.SIGKILL)
+
+
 def kill_family(pid: int) -> None:
     """SIGKILL to all of them, the parent first, so that it starts nothing anew."""
     for member in family(pid):

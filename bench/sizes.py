@@ -1,8 +1,8 @@
 """What a store of many records takes: disk after overwrites, memory, and the time to come back after a crash.
 
 Records are loaded, then overwritten at random; the whole service is killed in the middle of more overwrites, and
-started again. Every value names its key and its version, so what is read afterwards is checked: not older than what
-was certified before the crash, not newer than what was sent.
+started again; then the monitor alone is killed. Every value names its key and its version, so what is read afterwards
+is checked: not older than what was certified before the crash, not newer than what was sent.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from blake3 import blake3
 from kvstore_client import KV, KVStoreError, connect
 from rich.progress import Progress, TaskID
 
-from bench.processes import MemoryPeak, kill_family
+from bench.processes import MemoryPeak, kill_family, kill_member
 from bench.service import Service, server_in
 
 KEY_BYTES = 16
@@ -96,7 +96,7 @@ def run(benchmark: SizesBenchmark) -> dict[str, float]:
             numbers = [chance.randrange(benchmark.records) for _ in range(benchmark.overwrites)]
             overwrite_seconds = asyncio.run(_write(service, records, numbers, progress, overwrite))
         overwritten_bytes = store_bytes(folder)
-        starts = []
+        starts, monitor_deaths = [], []
         crash = progress.add_task("crash and recover", total=benchmark.crashes)
         for _ in range(benchmark.crashes):
             with server_in(folder, benchmark.options) as service, memory.watching(service.pid):
@@ -107,6 +107,7 @@ def run(benchmark: SizesBenchmark) -> dict[str, float]:
                 asyncio.run(_read_one(service, records, chance))
                 starts.append((ready_seconds, time.perf_counter() - started))
                 asyncio.run(_read_and_check(service, records, chance))
+                monitor_deaths.append(asyncio.run(_kill_monitor(service, records, chance)))
             progress.advance(crash)
         final_bytes = store_bytes(folder)
     return {
@@ -119,6 +120,8 @@ def run(benchmark: SizesBenchmark) -> dict[str, float]:
         "ready_seconds": statistics.median(ready for ready, _ in starts),
         "first_certified_seconds": statistics.median(certified for _, certified in starts),
         "first_certified_seconds_max": max(certified for _, certified in starts),
+        "monitor_death_seconds": statistics.median(monitor_deaths),
+        "monitor_death_seconds_max": max(monitor_deaths),
         "memory_bytes_max": memory.bytes,
     }
 
@@ -177,6 +180,17 @@ async def _read_one(service: Service, records: Records, chance: random.Random) -
     number = chance.randrange(len(records.sent))
     async with _connect(service) as kv:
         records.check(number, (await kv.get(key_of(number), certified=True)).value)
+
+
+async def _kill_monitor(service: Service, records: Records, chance: random.Random) -> float:
+    """The seconds from the monitor's death to the next answer, through the same connection."""
+    number = chance.randrange(len(records.sent))
+    async with _connect(service) as kv:
+        records.check(number, (await kv.get(key_of(number))).value)
+        kill_member(service.pid, "zetakv-monitor")
+        started = time.perf_counter()
+        records.check(number, (await kv.get(key_of(number))).value)
+        return time.perf_counter() - started
 
 
 async def _read_and_check(service: Service, records: Records, chance: random.Random) -> None:
