@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve test gates crash histories lies powercut assure size loom clean
+.PHONY: install serve test gates crash histories lies powercut assure size loom search-sessions clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -63,6 +63,11 @@ loom:
 	@RUSTFLAGS="--cfg loom" cargo test --quiet -p zetakv-verifier --lib --target-dir target/loom interleavings -- --nocapture \
 		> target/loom.log 2>&1 || (cat target/loom.log; echo "ASSURANCE loom result=failed"; exit 1)
 	@grep -E "interleavings$$|finds a fault" target/loom.log; grep ASSURANCE target/loom.log
+
+# Searches the model of sessions, restarts and certificates, with each rule left out and with all. RULE=name shows what happens without one.
+SECONDS ?= 600
+search-sessions:
+	@cargo run --quiet --release -p zetakv-session-model -- $(or $(RULE),$(SECONDS))
 
 clean:
 	rm -rf $(VENV) target

@@ -9,6 +9,8 @@ use zetakv_session_model::search::{Counterexample, search};
 
 /// States of one search at the most: bounds the memory, to about a kilobyte for each of those on its last level.
 const STATES_MAX: usize = 8_000_000;
+/// For each search at the least, if the canaries have taken long.
+const SEARCH_MIN: Duration = Duration::from_secs(1);
 /// Seconds without an argument.
 const SECONDS: f64 = 30.0;
 
@@ -71,7 +73,8 @@ fn search_all(seconds: f64) -> ExitCode {
     let (mut states, mut transitions, mut complete, mut findings) = (0, 0, 0, 0);
     for (place, config) in bounds.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
-        let report = search(config, STATES_MAX, left / (bounds.len() - place) as u32);
+        let time = (left / (bounds.len() - place) as u32).max(SEARCH_MIN);
+        let report = search(config, STATES_MAX, time);
         let extent = if report.complete { "all" } else { "no further" };
         println!(
             "{}: {} states, {} transitions, depth {} ({extent})",
