@@ -36,13 +36,15 @@ def test_what_a_lemma_names_exists(path: str, name: str) -> None:
 def test_every_lemma_and_theorem_names_code_and_tests() -> None:
     for section in re.split(r"^## ", _PROOF, flags=re.MULTILINE):
         if "*Proof.*" in section:
-            assert "*Code:*" in section and "*Tests:*" in section, section.splitlines()[0]
+            assert all(part in section for part in ("*Code:*", "*Tests:*")), section.splitlines()[0]
     assert len(_CODE) > 80
     assert len(_TESTS) > 60
 
 
 def test_every_check_of_the_verifier_serves_the_proof() -> None:
-    source = "".join(path.read_text() for path in (_ROOT / "monitor/verifier/src").rglob("*.rs") if "tests" not in path.parts)
+    source = "".join(
+        path.read_text() for path in (_ROOT / "monitor/verifier/src").rglob("*.rs") if "tests" not in path.parts
+    )
     checks = set(re.findall(r"\b(?:check|holds)!\(\s*(\w+):", source)) - {"name"}
     assert len(checks) > 30
     assert checks <= set(_QUOTED.findall(_PROOF)), checks - set(_QUOTED.findall(_PROOF))

@@ -54,10 +54,7 @@ impl State {
         let mut actions = Vec::new();
         self.client_actions(config, &mut actions);
         self.network_actions(&mut actions);
-        match &self.monitor {
-            Some(_) => self.monitor_actions(config, &mut actions),
-            None => {}
-        }
+        self.monitor_actions(config, &mut actions);
         if self.incarnations < config.incarnations_max {
             self.starts(config, &mut actions);
         }
