@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve test gates crash histories lies powercut assure size loom search-sessions clean
+.PHONY: install serve test gates crash histories lies powercut model assure size loom search-sessions clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -68,6 +68,11 @@ loom:
 SECONDS ?= 600
 search-sessions:
 	@cargo run --quiet --release -p zetakv-session-model -- $(or $(RULE),$(SECONDS))
+
+# Plays random scripts, honest ones and lies, on the verifier and on its executable model. SEED repeats a run.
+FAMILIES ?= 1000
+model: install
+	PYTHONPATH=tests $(BIN)/python -P -m model --families $(FAMILIES) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf $(VENV) target

@@ -4,6 +4,10 @@
 //! cached records, of which the lower is the nearest record below the upper on that side; a linked record cannot lose its parent.
 //! Timestamps and multisets are not its business.
 
+#[cfg(test)]
+#[path = "tests/driver/observe/cache.rs"]
+mod observe;
+
 use alloc::boxed::Box;
 use alloc::vec;
 

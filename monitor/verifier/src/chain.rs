@@ -6,6 +6,10 @@
 //!
 //! It does not know sessions: that a request is authentic was checked by the incarnation that admitted it, and the tag says so.
 
+#[cfg(test)]
+#[path = "tests/driver/observe/chain.rs"]
+mod observe;
+
 use alloc::collections::BTreeMap;
 
 use zeroize::Zeroizing;

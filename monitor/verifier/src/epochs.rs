@@ -4,6 +4,10 @@
 //! (clock.epoch = last verified + 2). So three sums are all there ever are: added and evicted of the first, evicted of the second.
 //! Evictions are strictly increasing in (clock, key in post-order), and the published clock never goes back.
 
+#[cfg(test)]
+#[path = "tests/driver/observe/epochs.rs"]
+mod observe;
+
 use alloc::sync::Arc;
 
 use crate::check::{Fault, check, holds};

@@ -3,6 +3,10 @@
 //! Invariants: only authentic, well-formed requests are in it, with all that their receipts need, so that what happens to the session
 //! meanwhile does not matter; a resume is never at the head. Memory is allocated once.
 
+#[cfg(test)]
+#[path = "tests/driver/observe/queue.rs"]
+mod observe;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 

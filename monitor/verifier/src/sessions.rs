@@ -2,6 +2,10 @@
 //!
 //! Nothing here can fail the thread: what is not authentic may be the host's invention, and is rejected without any change of state.
 
+#[cfg(test)]
+#[path = "tests/driver/observe/sessions.rs"]
+mod observe;
+
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 

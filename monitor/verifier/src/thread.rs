@@ -3,6 +3,9 @@
 //! Invariants: a violation is final, and nothing that was answered in the same call leaves with it; nothing that a client sent can cause
 //! one. It copies nothing from the log but what it has checked, and keeps no reference to it.
 
+#[cfg(test)]
+#[path = "tests/driver/observe/thread.rs"]
+mod observe;
 mod requests;
 
 use alloc::sync::Arc;

@@ -5,6 +5,7 @@ mod checks;
 mod checks_of_epochs;
 mod checks_of_records;
 mod checks_of_runs;
+pub(crate) mod driver;
 mod honest;
 #[cfg(loom)]
 mod interleavings;

@@ -1,0 +1,58 @@
+"""Whether an epoch holds: over all threads, what was added from Blum is what was evicted to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from .epochs import Multiset
+from .macs import Mac
+from .thread import Snapshot
+from .values import Node
+
+
+@dataclass
+class HeldEpoch:
+    """What the sealed state of an epoch holds."""
+
+    epoch: int
+    evicted_next: Multiset
+    root: Node
+    sessions: dict[int, list[int]]
+    """Of each session, the last sequence on each thread."""
+    tags: list[Mac]
+
+
+class Aggregator:
+    def __init__(self, threads: int, first_epoch: int) -> None:
+        self.threads = threads
+        self.epoch = first_epoch
+        self.snapshots: dict[int, Snapshot] = {}
+        self.failed = False
+
+    def submit(self, snapshot: Snapshot) -> HeldEpoch | None:
+        """The epoch, when all snapshots of it are in and it holds. Sets `failed` if it does not."""
+        if snapshot.epoch != self.epoch or snapshot.thread in self.snapshots:
+            self.failed = True
+            return None
+        self.snapshots[snapshot.thread] = snapshot
+        return self.conclude() if len(self.snapshots) == self.threads else None
+
+    def conclude(self) -> HeldEpoch | None:
+        snapshots = [self.snapshots[thread] for thread in range(self.threads)]
+        added, evicted, evicted_next = Counter(), Counter(), Counter()
+        sessions: dict[int, list[int]] = {}
+        for snapshot in snapshots:
+            added += snapshot.added
+            evicted += snapshot.evicted
+            evicted_next += snapshot.evicted_next
+            for session, sequence in snapshot.sessions:
+                sessions.setdefault(session, [0] * self.threads)[snapshot.thread] = sequence
+        root = next((snapshot.root for snapshot in snapshots if snapshot.root is not None), None)
+        if added != evicted or root is None:
+            self.failed = True
+            return None
+        self.snapshots = {}
+        self.epoch += 1
+        tags = [snapshot.tag for snapshot in snapshots if snapshot.tag is not None]
+        return HeldEpoch(self.epoch - 1, evicted_next, root, sessions, tags)

@@ -1,0 +1,88 @@
+"""Plays a script on the model and on the verifier, and finds the first step at which they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from . import check
+from .corpus import Case
+from .driver import Driver, Script
+from .monitor import Monitor
+from .steps import Observe, Process, Step, TimeOut
+
+STEPS_AFTER_FAILURE = 3
+"""A failure is final: they show it."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Step, and what was seen of it."""
+
+    script: Sequence[Step]
+    at: int
+    model: list[str] | None
+    verifier: list[str] | None
+
+    def __str__(self) -> str:
+        lines = [f"step {self.at}: {self.script[self.at].line()}"]
+        for expected, actual in zip_longest(self.model or ["(nothing)"], self.verifier or ["(nothing)"]):
+            lines += [f"  {expected}"] if expected == actual else [f"- model    {expected}", f"+ verifier {actual}"]
+        return "\n".join(lines)
+
+
+def observed(script: Sequence[Step], first: int) -> list[Step]:
+    """The script, with a look at the state of the thread after each piece of log from `first` on."""
+    steps: list[Step] = list(script[:first])
+    for step in script[first:]:
+        steps.append(step)
+        if isinstance(step, Process | TimeOut):
+            steps.append(Observe(step.thread))
+    return steps
+
+
+@dataclass(frozen=True)
+class Verdict:
+    failed_check: str | None
+    """The check that a wait or the failure of the model is due to."""
+    difference: Difference | None
+
+
+def compare(
+    cases: Iterable[Case], driver: Driver, *, model_without: Sequence[str] = (), verifier_without: Sequence[str] = ()
+) -> Iterator[tuple[Case, Verdict]]:
+    """Play cases on both, with checks left out of either."""
+    played = []
+    with check.without(*model_without):
+        for case in cases:
+            script = observed(case.script, case.first)
+            monitor, seen = _follow(script, case)
+            played.append((case, script[: len(seen)], _failed_check(monitor, seen), seen))
+    scripts = [Script(case.leaf_depth, verifier_without, script) for case, script, _, _ in played]
+    for (case, script, failed_check, seen), actual in zip(played, driver.follow(scripts), strict=True):
+        pairs = enumerate(zip_longest(seen, actual))
+        difference = next((Difference(script, at, *pair) for at, pair in pairs if pair[0] != pair[1]), None)
+        yield case, Verdict(failed_check, difference)
+
+
+def _follow(script: Sequence[Step], case: Case) -> tuple[Monitor, list[list[str]]]:
+    """What the model makes of a script, until shortly after a failure."""
+    monitor, seen, steps_left = Monitor(case.leaf_depth, case.book), [], len(script)
+    for step in script:
+        if steps_left == 0:
+            break
+        seen.append(monitor.do(step))
+        steps_left -= 1
+        if seen[-1] and seen[-1][0].startswith("failed"):
+            steps_left = min(steps_left, STEPS_AFTER_FAILURE)
+    return monitor, seen
+
+
+def _failed_check(monitor: Monitor, seen: list[list[str]]) -> str | None:
+    if any(lines and lines[0].startswith("waiting") for lines in seen):
+        return "add_blum_clock_passed"
+    for thread in monitor.threads:
+        if thread.failed:
+            return thread.failed.check
+    return "epoch_mismatch" if monitor.aggregator.failed else None
