@@ -18,6 +18,7 @@ __all__ = [
     "ProverError",
     "decode_record",
     "encode_record",
+    "rows_below",
     "store_key_of",
 ]
 
@@ -74,6 +75,8 @@ class Prover:
         fresh: bool,
         slots: int,
         hot_records_max: int,
+        kept_value_bytes_max: int,
+        read_bytes_max: int,
         key_bytes_max: int,
         value_bytes_max: int,
         response_bytes_max: int,
@@ -82,8 +85,9 @@ class Prover:
         """`epoch`: the first open epoch. `fresh`: there is no sealed state; thread 0 then writes the spine first.
 
         `previous_threads`: the number of threads at the last checkpoint (owner of what is in Blum); = threads if fresh.
-        `log_incarnation`: with a write-ahead log, the 16 bytes of the incarnation that starts. Then the prover begins
-        with the replay.
+        `kept_value_bytes_max`: longer values of records that did not change are read again. `read_bytes_max`: a batch
+        ends when it has read so much. `log_incarnation`: with a write-ahead log, the 16 bytes of the incarnation that
+        starts. Then the prover begins with the replay.
         """
 
     def hot_range(self) -> tuple[bytes, bytes]:
@@ -118,7 +122,10 @@ class Prover:
         """Store keys of rows, and ranges (first, end) whose first rows `log()` needs; ([], []): it can go on."""
 
     def supply(self, rows: Sequence[bytes | None], ranges: Sequence[Sequence[tuple[bytes, bytes]]]) -> None:
-        """What the last `reads()` asked for, in its order. Rows: None: no such row. Ranges: store keys and rows."""
+        """What the last `reads()` asked for, in its order. Rows: None: no such row. Ranges: store keys and rows.
+
+        The ranges may be fewer than were asked for, but not none: the next `reads()` asks again.
+        """
 
     def log(self) -> bytes: ...
     def absorb(self, outputs: bytes) -> list[tuple[int, bytes]]:
@@ -163,6 +170,12 @@ class Prover:
     def dirty_bytes(self) -> int:
         """Bytes of rows held in memory: those that changed, and those whose checkpoints are not applied."""
 
+    def suspects(self) -> list[tuple[bytes, bytes | None]]:
+        """(store key, application key of a record) of rows whose checksum did not fit when they were read.
+
+        The first 16 since the start. Nothing else comes of it: what a row is worth, the monitor says.
+        """
+
     def stats(self) -> dict[str, int]:
         """Counters for `zetakv status`: cached, hot, dirty_records, operations, log_bytes, merkle_adds, blum_adds."""
 
@@ -206,3 +219,10 @@ def decode_record(row: bytes) -> tuple[bytes, bytes | None]:
 
 def encode_record(key: bytes, value: bytes | None) -> bytes:
     """The row of a record: for tools that edit a store on purpose (`zetakv demo tamper`, tests)."""
+
+def rows_below(bits: bytes, depth: int) -> tuple[bytes | None, tuple[bytes, bytes]]:
+    """Where the rows of a base key are: the store key of its node's row (None: it is a record's), and the first and the
+    past-the-last store key of the records at or below it, and of others that share their first 8 bytes.
+
+    `bits`: 32 bytes. Raises ValueError.
+    """

@@ -36,6 +36,7 @@ class FromChild(IntEnum):
     QUIET = 22  # no request is in flight any more
     SESSION_LOST = 23  # session: its connection is gone
     SESSION_FOUND = 24  # session: resumed on a connection
+    FINDINGS = 25  # token, JSON: what its store tells about a violation
     # checkpointer
     STORED = 32  # epoch: it is durable
     APPLIED = 33  # epoch: whoever reads the store sees the rows of all checkpoints up to it
@@ -56,6 +57,7 @@ class ToChild(IntEnum):
     STATS = 21  # token
     QUIESCE = 22  # let no one in any more, finish what is in flight
     APPLIED = 23  # epoch: the rows of all checkpoints up to it are in the store
+    FINDINGS = 25  # token, JSON violation
     DEGRADED = 24  # UTF-8: why nothing can become durable now; empty: it can again
     # checkpointer
     STORE = 32  # epoch, certificate length: u16, certificate of the epoch before, sealed state

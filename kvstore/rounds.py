@@ -18,6 +18,9 @@ Exchange = Callable[[bytes], Awaitable[bytes]]
 # An engine that is busy but has nothing to say waits for what another process does; asking again sooner helps no one.
 _FRUITLESS_ROUND_SECONDS: Final = 0.001
 
+_RANGE_BYTES_AT_ONCE: Final = 16 << 20
+"""Of ranges of rows, before the engine is asked whether it takes more: one may ask for thousands of them."""
+
 
 class EngineStoppedError(Exception):
     """The engine cannot prove any more. `store_key`: the row that it lacks, if that is why."""
@@ -84,7 +87,8 @@ class Rounds:
         try:
             while any(reads := engine.reads()):
                 keys, ranges = reads
-                engine.supply(self._store.read(keys), self._store.read_ranges(ranges, RANGE_ROWS_MAX))
+                found = self._store.read_ranges(ranges, RANGE_ROWS_MAX, _RANGE_BYTES_AT_ONCE)
+                engine.supply(self._store.read(keys), found)
             log = engine.log()
             failpoints.hit("worker.in_drain" if self.cutting else "worker.before_log")
             outputs = await self._exchange(log) if log else b""

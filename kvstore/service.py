@@ -7,10 +7,11 @@ reports; a violation is for ever.
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
-from kvstore import failpoints, limits
+from kvstore import failpoints, findings, limits
 from kvstore.children import Child
 from kvstore.client_port import error_frame
 from kvstore.config import ServeConfig
@@ -27,6 +28,8 @@ from kvstore.wal.tickets import Tickets
 logger = logging.getLogger(__name__)
 
 _STATS_SECONDS: Final = 2.0
+_FINDINGS_SECONDS: Final = 1.0
+"""How long a violation waits for what the workers can add: most have it at once, and nothing is certified meanwhile."""
 _REGISTER: Final = "register"
 _TICKETS: Final = "tickets"
 
@@ -79,7 +82,7 @@ class Service:
         self._takes_cuts = False
         self._stopping = False
         self._quiet: set[str] = set()
-        self._stats: dict[tuple[str, int], asyncio.Future[Json]] = {}
+        self._asked: dict[tuple[str, int], asyncio.Future[Json]] = {}
         self._tokens = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -247,10 +250,17 @@ class Service:
         if self.violation is not None:
             return
         self.violation = violation
+        self._progress.set()
+        self._spawn(self._report(violation))
+
+    async def _report(self, violation: Violation) -> None:
+        """Tell everyone, with what the workers can add from the store."""
+        body = json.dumps(violation.to_json()).encode()
+        found = await self._ask_workers(ToChild.FINDINGS, body, _FINDINGS_SECONDS)
+        violation = self.violation = replace(violation, host_finding=findings.sentence([one or {} for one in found]))
         logger.critical("INTEGRITY VIOLATION %s", violation.summary())
         for child in self._workers:
             child.send_json(ToChild.VIOLATION, violation.to_json())
-        self._progress.set()
         self._events.service_violated(violation)
 
     # --- children ---
@@ -276,8 +286,8 @@ class Service:
                 # The monitor's own finding, signed and with its place, says more: give it a moment to arrive.
                 self.finding = self.finding or Violation(**json.loads(body))
                 asyncio.get_running_loop().call_later(limits.VIOLATION_SECONDS, self._violated, self.finding)
-            case FromChild.STATS:
-                waiting = self._stats.pop((child.name, TOKEN.unpack_from(body)[0]), None)
+            case FromChild.STATS | FromChild.FINDINGS:
+                waiting = self._asked.pop((child.name, TOKEN.unpack_from(body)[0]), None)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(json.loads(body[TOKEN.size :]))
             case FromChild.QUIET:
@@ -305,9 +315,7 @@ class Service:
             child.send(ToChild.ANSWER, token, frame)
 
         if kind == Client.STATUS:
-            task = asyncio.get_running_loop().create_task(self._answer_status(answer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._answer_status(answer))
         elif kind == Client.HELLO and self._tickets is not None and self._tickets.refusal:
             answer(error_frame(ErrorCode.NOT_NOW, f"no session can be opened now: {self._tickets.refusal}"))
         else:
@@ -350,12 +358,22 @@ class Service:
         }
 
     async def _worker_stats(self) -> list[Json]:
+        stats = await self._ask_workers(ToChild.STATS, b"", _STATS_SECONDS)
+        return [{"worker": i} if one is None else one for i, one in enumerate(stats)]
+
+    async def _ask_workers(self, kind: ToChild, body: bytes, seconds: float) -> list[Json | None]:
+        """The answer of each worker; None where there is none in time."""
         self._tokens = (self._tokens + 1) % 2**32
         waiting = []
         for child in self._workers:
             future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-            self._stats[(child.name, self._tokens)] = future
-            child.send(ToChild.STATS, TOKEN.pack(self._tokens))
+            self._asked[(child.name, self._tokens)] = future
+            child.send(kind, TOKEN.pack(self._tokens), body)
             waiting.append(future)
-        done, _ = await asyncio.wait(waiting, timeout=_STATS_SECONDS)
-        return [future.result() if future in done else {"worker": i} for i, future in enumerate(waiting)]
+        done, _ = await asyncio.wait(waiting, timeout=seconds)
+        return [future.result() if future in done else None for future in waiting]
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -50,8 +50,11 @@ class StoreReader(Protocol):
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The rows of the keys, in their order; None where there is none."""
 
-    def read_ranges(self, ranges: Sequence[tuple[bytes, bytes]], at_most: int) -> list[list[tuple[bytes, bytes]]]:
-        """Of each range (first, end) the first rows, with their keys, `at_most` of each."""
+    def read_ranges(
+        self, ranges: Sequence[tuple[bytes, bytes]], at_most: int, bytes_max: int
+    ) -> list[list[tuple[bytes, bytes]]]:
+        """Of each range (first, end) the first rows, with their keys, `at_most` of each; no more ranges are read when
+        the rows have `bytes_max` bytes."""
 
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The rows with first <= key < end, in order of their keys. No other call before it is used up or dropped."""
@@ -159,8 +162,11 @@ class LmdbReader:
             get = transaction.get
             return cast(list[bytes | None], [get(key) for key in keys])
 
-    def read_ranges(self, ranges: Sequence[tuple[bytes, bytes]], at_most: int) -> list[list[tuple[bytes, bytes]]]:
+    def read_ranges(
+        self, ranges: Sequence[tuple[bytes, bytes]], at_most: int, bytes_max: int
+    ) -> list[list[tuple[bytes, bytes]]]:
         found = []
+        read_bytes = 0
         with self._reading() as transaction, transaction.cursor() as cursor:
             for first, end in ranges:
                 rows: list[tuple[bytes, bytes]] = []
@@ -169,7 +175,10 @@ class LmdbReader:
                         if key >= end or len(rows) == at_most:
                             break
                         rows.append((key, row))
+                        read_bytes += len(row)
                 found.append(rows)
+                if read_bytes >= bytes_max:
+                    break
         return found
 
     def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -49,6 +49,8 @@ class Violation:
     key_hash: str | None = None
     """Hex of the application key's hash, where the record is a leaf."""
     signed: str = ""
+    host_finding: str = ""
+    """What the host adds from its store (`findings.py`). Nobody has signed it: a hint where to look, no evidence."""
 
     @classmethod
     def from_monitor(cls, body: bytes) -> "Violation":
@@ -94,4 +96,5 @@ class Violation:
             )
             if value is not None
         ]
-        return self.text + (f" ({', '.join(where)})" if where else "")
+        added = f"; the host adds, unproved: {self.host_finding}" if self.host_finding else ""
+        return self.text + (f" ({', '.join(where)})" if where else "") + added

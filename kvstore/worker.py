@@ -10,10 +10,10 @@ import json
 import logging
 import socket
 import struct
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Final
 
-from kvstore import failpoints, limits
+from kvstore import failpoints, findings, limits
 from kvstore._prover import FrameError, PlainEngine, Prover
 from kvstore.archive import Archive
 from kvstore.child import Control, run_child
@@ -111,6 +111,7 @@ class Worker:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         # Set by `begin`.
+        self._suspects: Callable[[], findings.Suspects] = list
         self._open_epoch = 0
         self._durable_epoch = 0
         self._applied_epoch = 0
@@ -141,11 +142,14 @@ class Worker:
                 fresh=begin["fresh"],
                 slots=serve.memory.slots,
                 hot_records_max=serve.memory.hot_records_max,
+                kept_value_bytes_max=serve.memory.kept_value_bytes_max,
+                read_bytes_max=serve.memory.read_bytes_max,
                 key_bytes_max=serve.key_bytes_max,
                 value_bytes_max=serve.value_bytes_max,
                 response_bytes_max=limits.RESPONSE_BYTES_MAX,
                 log_incarnation=incarnation if serve.has_log else None,
             )
+            self._suspects = prover.suspects
             failpoints.hit("worker.in_start")
             prover.load_hot(list(self._store.scan(*prover.hot_range())))
             self._engine = prover
@@ -243,6 +247,9 @@ class Worker:
                 self._port.broadcast(pack_frame(Server.CERTIFICATE, body[EPOCH.size :]), greeted_only=True)
             case ToChild.VIOLATION:
                 self._fail(Violation(**json.loads(body)))
+            case ToChild.FINDINGS:
+                violation = Violation(**json.loads(body[TOKEN.size :]))
+                self._control.send(FromChild.FINDINGS, body[: TOKEN.size], json.dumps(self._find(violation)).encode())
             case ToChild.STATS:
                 self._control.send(FromChild.STATS, body, json.dumps(self._stats()).encode())
             case ToChild.QUIESCE:
@@ -289,10 +296,19 @@ class Worker:
         for frame in self._failure_frames(violation):
             self._port.broadcast(frame, greeted_only=False)
 
+    def _find(self, violation: Violation) -> Json:
+        mine = violation.thread == self._config.index
+        return findings.find(self._store, violation if mine else None, self._suspects())
+
     @staticmethod
     def _failure_frames(violation: Violation) -> list[bytes]:
         error = error_frame(ErrorCode.MONITOR_FAILED, violation.summary())
-        return [pack_frame(Server.VIOLATION, bytes.fromhex(violation.signed)), error] if violation.signed else [error]
+        if not violation.signed:
+            return [error]
+        return [
+            pack_frame(Server.VIOLATION, bytes.fromhex(violation.signed) + violation.host_finding.encode()),
+            error,
+        ]
 
     def _stats(self) -> Json:
         return {

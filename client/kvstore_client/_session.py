@@ -557,13 +557,14 @@ class Session:
     def _on_violation(self, body: bytes) -> None:
         if self.identity is None:
             raise ProtocolError("an unverified server sent a violation")
-        violation = UnverifiedViolation(body).verify(self.identity)
+        unverified = UnverifiedViolation(body)
+        violation = unverified.verify(self.identity)
         current = self._current
         other_store = self.chain is not None and self.chain.instance != violation.instance
         past = self.phase is Phase.READY and current is not None and current.incarnation != violation.incarnation
         if other_store or past:
             raise ProtocolError("the server sent a violation of another store, or of the past")
-        raise ViolationError(violation, {"violation": body})
+        raise ViolationError(violation, {"violation": unverified.signed})
 
     def _on_error(self, body: bytes) -> None:
         error = error_from_host(body)

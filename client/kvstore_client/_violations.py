@@ -12,6 +12,8 @@ NO_THREAD = 65535
 LEAF_DEPTH = 256
 
 _MAGIC = b"ZKV1"
+_HOST_CHARS_MAX = 2_000
+"""Of the host's text: it names a few keys, and nobody should have to read more of what a liar may say."""
 
 VIOLATION_NAMES = {
     1: "malformed_log",
@@ -72,6 +74,8 @@ class Violation:
     offset: int
     key_depth: int
     key_bits: bytes
+    host_finding: str = ""
+    """What the host adds, such as keys of records that look changed on its disk. Nobody has signed it: a hint."""
 
     @property
     def name(self) -> str:
@@ -85,14 +89,14 @@ class Violation:
             where += f", key hash {self.key_bits.hex()}"
         elif self.key_depth:
             where += f", tree node at depth {self.key_depth}"
-        return f"the monitor reports a violation by the host: {self.name} (code {self.code}) {where}"
+        added = f"; the host adds, unproved: {self.host_finding}" if self.host_finding else ""
+        return f"the monitor reports a violation by the host: {self.name} (code {self.code}) {where}{added}"
 
 
 class UnverifiedViolation:
-    """The bytes of a violation. Raises ProtocolError if they are malformed."""
+    """A violation frame: the bytes of a violation, then the host's text. Raises ProtocolError if it is malformed."""
 
     def __init__(self, data: bytes) -> None:
-        self.data = data
         reader = Reader(data, "violation")
         if reader.take(4) != _MAGIC:
             raise ProtocolError("violation: wrong magic")
@@ -100,15 +104,30 @@ class UnverifiedViolation:
         code, thread, epoch, offset = reader.u16(), reader.u16(), reader.u32(), reader.u64()
         depth, bits = reader.u16(), reader.take(32)
         self._signature = reader.take(SIGNATURE_BYTES)
-        reader.end()
+        self.signed = data[: reader.position()]
+        host_finding = _printable(reader.rest())
         if depth > LEAF_DEPTH or (depth < LEAF_DEPTH and int.from_bytes(bits, "big") << depth & (1 << LEAF_DEPTH) - 1):
             raise ProtocolError("violation: a base key that is not canonical")
         self._violation = Violation(
-            instance, incarnation, code, None if thread == NO_THREAD else thread, epoch, offset, depth, bits
+            instance,
+            incarnation,
+            code,
+            None if thread == NO_THREAD else thread,
+            epoch,
+            offset,
+            depth,
+            bits,
+            host_finding,
         )
 
     def verify(self, identity: bytes) -> Violation:
         """Raises ProtocolError if the monitor did not sign it: then it is the host's invention, and says nothing."""
-        if not signed_by(identity, self._signature, self.data[:-SIGNATURE_BYTES]):
+        if not signed_by(identity, self._signature, self.signed[:-SIGNATURE_BYTES]):
             raise ProtocolError("the server sent a violation that the monitor did not sign")
         return self._violation
+
+
+def _printable(text: bytes) -> str:
+    """The host's text, with nothing in it that a terminal would obey."""
+    decoded = text.decode(errors="replace")[:_HOST_CHARS_MAX]
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in decoded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,12 @@ def test_violations() -> None:
         for position in range(len(data)):
             with pytest.raises(ProtocolError):
                 UnverifiedViolation(flip(data, position)).verify(identity)
+        with_text = UnverifiedViolation(data + "record 'é'\x1b[2J".encode() + b"\xff")
+        assert with_text.signed == data
+        added = with_text.verify(identity)
+        assert added.host_finding == "record 'é'\ufffd[2J\ufffd"
+        assert "the host adds, unproved: record" in added.describe()
+        assert replace(added, host_finding="") == violation
 
 
 def test_administration() -> None:

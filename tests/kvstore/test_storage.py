@@ -41,6 +41,17 @@ def test_scan_gives_the_half_open_range_in_order(tmp_path: Path, writer: LmdbWri
     reader.close()
 
 
+def test_ranges_are_read_until_they_have_enough_bytes(tmp_path: Path, writer: LmdbWriter) -> None:
+    writer.write([(b"r%d" % number, bytes(100)) for number in range(9)])
+    reader = reopened(tmp_path, writer)
+    ranges = [(b"r0", b"r3"), (b"r3", b"r4"), (b"r4", b"s")]
+    keys = [[key for key, _ in rows] for rows in reader.read_ranges(ranges, 4, 1_000)]
+    assert keys == [[b"r0", b"r1", b"r2"], [b"r3"], [b"r4", b"r5", b"r6", b"r7"]]
+    assert [len(rows) for rows in reader.read_ranges(ranges, 4, 400)] == [3, 1]
+    assert [len(rows) for rows in reader.read_ranges(ranges, 4, 1)] == [3], "one is always read"
+    reader.close()
+
+
 def test_the_map_grows_and_nothing_is_lost(tmp_path: Path, writer: LmdbWriter) -> None:
     writer.write([(b"r-first", b"kept")])
     rows = [(b"r%06d" % number, bytes(100)) for number in range(20_000)]

@@ -76,6 +76,14 @@ fn encode_record<'py>(py: Python<'py>, key: &[u8], value: Option<&[u8]>) -> PyRe
     Ok(PyBytes::new(py, &row))
 }
 
+#[pyfunction]
+fn rows_below<'py>(py: Python<'py>, bits: [u8; 32], depth: u16) -> PyResult<(Option<Bound<'py, PyBytes>>, Range<'py>)> {
+    let (node, (first, end)) =
+        rows::rows_below(bits, depth).ok_or_else(|| PyValueError::new_err("a depth is at most 256"))?;
+    let node = node.map(|key| PyBytes::new(py, &key));
+    Ok((node, (PyBytes::new(py, &first), PyBytes::new(py, &end))))
+}
+
 #[pymodule]
 mod _prover {
     #[pymodule_export]
@@ -86,7 +94,7 @@ mod _prover {
     use super::prover::Prover;
     use super::*;
     #[pymodule_export]
-    use super::{FrameError, ProverError, decode_record, encode_record, store_key_of};
+    use super::{FrameError, ProverError, decode_record, encode_record, rows_below, store_key_of};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

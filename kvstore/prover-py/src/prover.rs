@@ -10,7 +10,7 @@ pub struct Prover(zetakv_prover::Prover);
 #[pymethods]
 impl Prover {
     #[new]
-    #[pyo3(signature = (*, thread, threads, previous_threads, epoch, fresh, slots, hot_records_max, key_bytes_max, value_bytes_max, response_bytes_max, log_incarnation=None))]
+    #[pyo3(signature = (*, thread, threads, previous_threads, epoch, fresh, slots, hot_records_max, kept_value_bytes_max, read_bytes_max, key_bytes_max, value_bytes_max, response_bytes_max, log_incarnation=None))]
     #[allow(clippy::too_many_arguments)] // keyword arguments of Python
     fn new(
         py: Python<'_>,
@@ -21,6 +21,8 @@ impl Prover {
         fresh: bool,
         slots: u32,
         hot_records_max: usize,
+        kept_value_bytes_max: usize,
+        read_bytes_max: usize,
         key_bytes_max: usize,
         value_bytes_max: usize,
         response_bytes_max: usize,
@@ -39,6 +41,8 @@ impl Prover {
             fresh,
             slots,
             hot_records_max,
+            kept_value_bytes_max,
+            read_bytes_max,
             log_incarnation,
         };
         work(py, || zetakv_prover::Prover::new(config)).map(Self)
@@ -137,6 +141,18 @@ impl Prover {
     #[getter]
     fn dirty_bytes(&self) -> usize {
         self.0.dirty_bytes()
+    }
+
+    fn suspects<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, Option<Bound<'py, PyBytes>>)> {
+        let suspects = self.0.suspects().iter();
+        let named = suspects.map(|suspect| {
+            let key = suspect.application_key.as_ref();
+            (
+                PyBytes::new(py, &suspect.store_key),
+                key.map(|key| PyBytes::new(py, key)),
+            )
+        });
+        named.collect()
     }
 
     fn stats(&self) -> HashMap<&'static str, u64> {

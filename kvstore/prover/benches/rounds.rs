@@ -73,6 +73,8 @@ impl Bench {
             fresh: true,
             slots: SLOTS,
             hot_records_max: HOT_RECORDS_MAX,
+            kept_value_bytes_max: 1024,
+            read_bytes_max: 256 << 20,
             log_incarnation: None,
         });
         Self {

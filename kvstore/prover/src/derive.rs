@@ -11,7 +11,7 @@
 //! Only what is on the way to the records that work needs is taken into memory. Invariants: the ancestors of a stored node are stored; the count of a derived node is that of the records below it now.
 
 use zetakv_verifier::key::Key;
-use zetakv_verifier::value::{Child, Commitment, Node, Value};
+use zetakv_verifier::value::{Child, Commitment, Hash, Node, Value};
 
 use crate::hash::merkle_hash;
 use crate::records::{Content, Leaf, Place, RecordId, Records};
@@ -27,6 +27,10 @@ pub struct FoundRecord<'a> {
     pub key: Key,
     /// None for null.
     pub value: Option<&'a [u8]>,
+    /// Of the value.
+    pub commitment: Commitment,
+    /// Of the commitment, for its parent.
+    pub hash: Hash,
     pub has_long_key: bool,
 }
 
@@ -115,8 +119,7 @@ fn derive_leaf(records: &mut Records, found: &FoundRecord<'_>, is_target: bool) 
         Some(id) => id,
         None if is_target => records.insert(key, Content::NotLoaded, Place::Merkle),
         None => {
-            let commitment = found.value.map_or(Commitment::Null, Commitment::of);
-            let hash = Some(merkle_hash(&Value::Leaf(commitment)));
+            let hash = Some(found.hash);
             return Ok(Child { key, hash });
         }
     };
@@ -124,7 +127,7 @@ fn derive_leaf(records: &mut Records, found: &FoundRecord<'_>, is_target: bool) 
     if let Content::NotLoaded = record.content
         && (is_target || record.place == Place::Merkle)
     {
-        record.content = Content::Leaf(Leaf::read(found.value));
+        record.content = Content::Leaf(Leaf::new(found.commitment, found.value));
         record.has_long_key = found.has_long_key;
         records.sweep_later(id);
     }

@@ -63,6 +63,9 @@ impl Drain {
             self.planned = self.worklist.len().min(self.done + self.records_at_once);
             let planned = &self.worklist[self.done..self.planned];
             self.unplanned.extend(planned.iter().map(|id| (*id, None)));
+            wanted.begin_batch();
+        } else if wanted.batch_is_full() {
+            self.cut_batch_short();
         }
         let mut still_unplanned = Vec::new();
         for (id, mut reached) in self.unplanned.drain(..) {
@@ -73,6 +76,17 @@ impl Drain {
         }
         self.unplanned = still_unplanned;
         Ok(())
+    }
+
+    /// End the batch before the first record that is not ready; or after it, if there is none before.
+    fn cut_batch_short(&mut self) {
+        let Some((first, _)) = self.unplanned.first() else {
+            return;
+        };
+        let planned = &self.worklist[self.done..self.planned];
+        let ready = planned.iter().take_while(|id| *id != first).count();
+        self.unplanned.truncate(usize::from(ready == 0));
+        self.planned = self.done + ready.max(1);
     }
 
     /// Whether all that was planned is written, so that memory may be swept.

@@ -22,6 +22,7 @@ mod reading;
 mod records;
 mod rounds;
 pub mod rows;
+mod suspects;
 mod walk;
 mod write_ahead;
 
@@ -34,3 +35,4 @@ pub use plain::PlainEngine;
 pub use prover::{Config, Prover, SLOTS_MIN, Stats};
 pub use reading::{RANGE_ROWS_MAX, Reads};
 pub use rounds::ClientFrame;
+pub use suspects::{SUSPECTS_MAX, Suspect};

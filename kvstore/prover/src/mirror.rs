@@ -57,10 +57,10 @@ pub struct Mirror {
 
 impl Mirror {
     /// A thread at the start of an epoch, with nothing in memory.
-    pub fn new(thread: ThreadId, epoch: u32, slots: u32, hot_records_max: usize) -> Self {
+    pub fn new(thread: ThreadId, epoch: u32, slots: u32, hot_records_max: usize, kept_value_bytes_max: usize) -> Self {
         Self {
             thread,
-            records: Records::default(),
+            records: Records::new(kept_value_bytes_max),
             cache: Cache::new(slots),
             clock: Timestamp::new(epoch, 1),
             is_closing: false,

@@ -16,12 +16,18 @@ use crate::error::{Error, FrameErrorCode};
 use crate::execute::apply;
 use crate::frames::{ClientRequest, FrameRules, ResultValues, parse_request, receipt_frame};
 use crate::reading::records_at_once;
-use crate::records::{KEPT_VALUE_BYTES_MAX, Leaf};
+use crate::records::Leaf;
 use crate::rounds::ClientFrame;
 use crate::rows::{RecordRow, pack_row, record_key};
 
 /// Records that stay in memory for the next request, like the prover's hot ones.
 const RECORDS_MAX: usize = 1 << 20;
+
+/// Longer values of clean records are not kept in memory, as in a prover with its usual share.
+const KEPT_VALUE_BYTES_MAX: usize = 1024;
+
+/// Bytes of values that may be in memory because one batch reads them.
+const READ_BYTES_MAX: usize = 256 << 20;
 
 const NOT_LOADED: Error = Error::Engine("the rows that operations need have not been supplied");
 
@@ -112,7 +118,7 @@ impl PlainEngine {
     /// Store keys of the rows that the next requests need.
     pub fn reads(&mut self) -> Vec<Vec<u8>> {
         if self.planned == 0 {
-            let at_once = records_at_once(self.rules.value_bytes_max);
+            let at_once = records_at_once(READ_BYTES_MAX, self.rules.value_bytes_max);
             let mut operations = 0;
             for request in &self.submitted {
                 if operations >= at_once {

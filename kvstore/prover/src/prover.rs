@@ -21,6 +21,7 @@ use crate::reading::{Reads, Wanted, records_at_once};
 use crate::records::{Content, Place};
 use crate::rounds::{ClientFrame, Rounds};
 use crate::rows;
+use crate::suspects::Suspect;
 use crate::write_ahead::read_record;
 
 /// The fewest slots with which all proofs can be written: half of them are free when a drain begins.
@@ -50,6 +51,10 @@ pub struct Config {
     pub slots: u32,
     /// Records that are kept in Blum at the most.
     pub hot_records_max: usize,
+    /// Longer values of records that did not change are not kept in memory.
+    pub kept_value_bytes_max: usize,
+    /// Bytes of rows that one batch reads, after which it ends.
+    pub read_bytes_max: usize,
     /// With a write-ahead log: the incarnation that starts.
     pub log_incarnation: Option<Incarnation>,
 }
@@ -73,6 +78,8 @@ enum Cut {
 #[derive(Debug)]
 pub struct Prover {
     rules: FrameRules,
+    /// Records whose rows may be read at once.
+    records_at_once: usize,
     previous_threads: u16,
     must_write_spine: bool,
     mirror: Mirror,
@@ -125,19 +132,27 @@ impl Prover {
         if config.slots < SLOTS_MIN {
             return Err(Error::Engine("the verified cache must have at least 80 slots"));
         }
-        let mut mirror = Mirror::new(rules.thread, config.epoch, config.slots, config.hot_records_max);
+        let mut mirror = Mirror::new(
+            rules.thread,
+            config.epoch,
+            config.slots,
+            config.hot_records_max,
+            config.kept_value_bytes_max,
+        );
         if config.fresh && rules.thread != genesis::ROOT_THREAD {
             genesis::find_partitions(&mut mirror, rules.threads);
         }
+        let records_at_once = records_at_once(config.read_bytes_max, rules.value_bytes_max);
         Ok(Self {
             rules,
+            records_at_once,
             previous_threads: config.previous_threads,
             must_write_spine: config.fresh && rules.thread == genesis::ROOT_THREAD,
             mirror,
-            rounds: Rounds::new(rules, config.log_incarnation.is_some()),
+            rounds: Rounds::new(rules, records_at_once, config.log_incarnation.is_some()),
             cut: Cut::None,
             checkpoints: Checkpoints::default(),
-            wanted: Wanted::default(),
+            wanted: Wanted::new(config.read_bytes_max),
             handed_over: None,
             operations_before_epoch: 0,
             resumed_in_epoch: false,
@@ -320,8 +335,7 @@ impl Prover {
         match self.cut {
             Cut::Asked { all_to_merkle } if epoch_is_closing => {
                 self.mirror.begin_closing()?;
-                let records = records_at_once(self.rules.value_bytes_max);
-                self.cut = Cut::Draining(Drain::new(&mut self.mirror, all_to_merkle, records));
+                self.cut = Cut::Draining(Drain::new(&mut self.mirror, all_to_merkle, self.records_at_once));
             }
             Cut::Asked { all_to_merkle } => {
                 self.cut = Cut::Wanted {
@@ -430,6 +444,11 @@ impl Prover {
             dirty_records: self.mirror.records.changed_count(),
             counters: self.mirror.counters,
         }
+    }
+
+    /// Rows that looked wrong when they were read: the first ones since the start.
+    pub fn suspects(&self) -> &[Suspect] {
+        self.wanted.suspects.as_slice()
     }
 
     /// The number of this thread.

@@ -1,15 +1,15 @@
 //! Rows that are needed from the store, and taking them into memory.
 
 use zetakv_verifier::key::{Key, LEAF_DEPTH};
+use zetakv_verifier::value::{Commitment, Value};
 
 use crate::derive::{self, FoundRecord, SUBTREE_RECORDS_MAX};
 use crate::error::Error;
+use crate::hash::merkle_hash;
 use crate::partitions;
 use crate::records::{Content, Leaf, Place, Records};
 use crate::rows::{self, RecordRow};
-
-/// Bytes of values that may be in memory because one batch reads them.
-const VALUE_BYTES_AT_ONCE: usize = 256 << 20;
+use crate::suspects::{Suspect, Suspects};
 
 /// Records' rows that are read at once at the least: else reading is slow where values may be long, but are not.
 const RECORDS_AT_ONCE_MIN: usize = 16;
@@ -23,9 +23,9 @@ pub const RANGE_ROWS_MAX: usize = SUBTREE_RECORDS_MAX as usize + 1;
 const GARBLED: &str = "a row is garbled";
 const MISSING: &str = "a row is missing";
 
-/// Records' rows that may be read at once, where values may be that long.
-pub fn records_at_once(value_bytes_max: usize) -> usize {
-    (VALUE_BYTES_AT_ONCE / value_bytes_max.max(1)).clamp(RECORDS_AT_ONCE_MIN, RECORDS_AT_ONCE_MAX)
+/// Records' rows that may be read at once: so many have no more than `read_bytes_max`, even if their values are as long as they may be.
+pub fn records_at_once(read_bytes_max: usize, value_bytes_max: usize) -> usize {
+    (read_bytes_max / value_bytes_max.max(1)).clamp(RECORDS_AT_ONCE_MIN, RECORDS_AT_ONCE_MAX)
 }
 
 /// What is asked of the store at once.
@@ -46,7 +46,7 @@ impl Reads {
 
 /// The records whose rows have been asked for, in the order of the question. A node without a row is then derived from the records below
 /// it; a record whose place another one has is then read from its long store key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Wanted {
     /// With the targets: the keys to which these rows are on the way.
     keys: Vec<(Key, Key)>,
@@ -54,10 +54,25 @@ pub struct Wanted {
     long: Vec<Key>,
     /// Nodes to be derived, with the targets below them.
     derived: Vec<(Key, Vec<Key>)>,
+    /// Bytes of rows that one batch may read.
+    read_bytes_max: usize,
     supplied_bytes: usize,
+    /// Of the rows that were read since the start.
+    pub suspects: Suspects,
 }
 
 impl Wanted {
+    pub fn new(read_bytes_max: usize) -> Self {
+        Self {
+            keys: Vec::new(),
+            long: Vec::new(),
+            derived: Vec::new(),
+            read_bytes_max,
+            supplied_bytes: 0,
+            suspects: Suspects::default(),
+        }
+    }
+
     /// Ask for the row of `key`, on the way to `target`. It may be asked for more than once.
     pub fn push(&mut self, key: Key, target: Key) {
         self.keys.push((key, target));
@@ -70,7 +85,7 @@ impl Wanted {
 
     /// Whether the batch has read so much that it should end with what is ready.
     pub const fn batch_is_full(&self) -> bool {
-        self.supplied_bytes >= VALUE_BYTES_AT_ONCE
+        self.supplied_bytes >= self.read_bytes_max
     }
 
     /// Whether nothing is asked for.
@@ -89,14 +104,16 @@ impl Wanted {
         }
     }
 
-    /// Take what was asked for into memory.
+    /// Take what was asked for into memory. `ranges` may be the first few of those that were asked for: they may hold much more than single
+    /// rows do. The others are asked for again, if the batch still has room for them.
     pub fn supply<R: AsRef<[u8]>>(
         &mut self,
         records: &mut Records,
         rows: &[Option<R>],
         ranges: &[Vec<(R, R)>],
     ) -> Result<(), Error> {
-        if rows.len() != by_row(&self.keys).count() + self.long.len() || ranges.len() != self.derived.len() {
+        let ranges_fit = ranges.len() <= self.derived.len() && ranges.is_empty() == self.derived.is_empty();
+        if rows.len() != by_row(&self.keys).count() + self.long.len() || !ranges_fit {
             return Err(Error::Engine("as many rows must be supplied as were asked for"));
         }
         let row_bytes = |row: &Option<R>| row.as_ref().map_or(0, |row| row.as_ref().len());
@@ -105,7 +122,10 @@ impl Wanted {
         self.supplied_bytes += in_ranges.map(|(_, row)| row.as_ref().len()).sum::<usize>();
         let keys = core::mem::take(&mut self.keys);
         let long = core::mem::take(&mut self.long);
-        let derived = core::mem::take(&mut self.derived);
+        let derived: Vec<_> = self.derived.drain(..ranges.len()).collect();
+        if self.batch_is_full() {
+            self.derived.clear();
+        }
         let mut rows = rows.iter().map(|row| row.as_ref().map(R::as_ref));
         for (wanted, row) in by_row(&keys).zip(&mut rows) {
             let key = &wanted[0].0;
@@ -115,7 +135,7 @@ impl Wanted {
             };
             if key.depth() == LEAF_DEPTH {
                 self.take_record(records, key, false, row).map_err(in_store)?;
-            } else if !take_node(records, key, row).map_err(in_store)? {
+            } else if !self.take_node(records, key, row).map_err(in_store)? {
                 self.derived
                     .push((*key, wanted.iter().map(|(_, target)| *target).collect()));
             }
@@ -127,12 +147,11 @@ impl Wanted {
             })?;
         }
         for ((node, targets), found) in derived.iter().zip(ranges) {
-            below(node, found)
-                .and_then(|found| derive::derive(records, *node, &found, targets))
-                .map_err(|text| Error::Store {
-                    text,
-                    key: rows::node_key(node),
-                })?;
+            let found = self.below(node, found)?;
+            derive::derive(records, *node, &found, targets).map_err(|text| Error::Store {
+                text,
+                key: rows::node_key(node),
+            })?;
         }
         Ok(())
     }
@@ -146,7 +165,13 @@ impl Wanted {
     ) -> Result<(), &'static str> {
         let row = RecordRow::decode(row.ok_or(MISSING)?).map_err(|_| GARBLED)?;
         if rows::leaf_of(row.application_key) == *key {
-            load(records, key, Content::Leaf(Leaf::read(row.value)), is_long)
+            let leaf = Leaf::read(row.value);
+            let held = rows::checksum(&Value::Leaf(leaf.commitment));
+            self.suspects.compare(row.checksum, held, || Suspect {
+                store_key: rows::record_key(key, is_long),
+                application_key: Some(row.application_key.to_vec()),
+            });
+            load(records, key, Content::Leaf(leaf), is_long)
         } else if is_long {
             Err(GARBLED)
         } else {
@@ -154,17 +179,65 @@ impl Wanted {
             Ok(())
         }
     }
-}
 
-/// Take a node into memory; false if it has no row, and is to be derived.
-fn take_node(records: &mut Records, key: &Key, row: Option<&[u8]>) -> Result<bool, &'static str> {
-    match row {
-        Some(row) => {
-            let (node, _) = rows::decode_node(key, row).map_err(|_| GARBLED)?;
-            load(records, key, Content::Node(Box::new(node)), false).map(|()| true)
+    /// Take a node into memory; false if it has no row, and is to be derived.
+    fn take_node(&mut self, records: &mut Records, key: &Key, row: Option<&[u8]>) -> Result<bool, &'static str> {
+        match row {
+            Some(row) => {
+                let (node, said) = rows::decode_node(key, row).map_err(|_| GARBLED)?;
+                let held = rows::checksum(&Value::Node(node));
+                self.suspects.compare(said, held, || Suspect {
+                    store_key: rows::node_key(key),
+                    application_key: None,
+                });
+                load(records, key, Content::Node(Box::new(node)), false).map(|()| true)
+            }
+            None if key.depth() > partitions::DEPTH => Ok(false),
+            None => Err(MISSING),
         }
-        None if key.depth() > partitions::DEPTH => Ok(false),
-        None => Err(MISSING),
+    }
+
+    /// The records of a range that are below a node, from left to right.
+    fn below<'a, R: AsRef<[u8]>>(&mut self, node: &Key, range: &'a [(R, R)]) -> Result<Vec<FoundRecord<'a>>, Error> {
+        if range.len() >= RANGE_ROWS_MAX {
+            return Err(Error::Store {
+                text: MISSING,
+                key: rows::node_key(node),
+            });
+        }
+        let mut found = Vec::with_capacity(range.len());
+        for (store_key, row) in range {
+            let store_key = store_key.as_ref();
+            let garbled = || Error::Store {
+                text: GARBLED,
+                key: store_key.to_vec(),
+            };
+            let row = RecordRow::decode(row.as_ref()).map_err(|_| garbled())?;
+            let key = rows::leaf_of(row.application_key);
+            let has_long_key = store_key.len() > rows::record_key(&key, false).len();
+            if store_key != rows::record_key(&key, has_long_key) {
+                return Err(garbled());
+            }
+            if !node.is_proper_ancestor_of(&key) {
+                continue;
+            }
+            let commitment = row.value.map_or(Commitment::Null, Commitment::of);
+            let hash = merkle_hash(&Value::Leaf(commitment));
+            let held = rows::checksum_of(&hash);
+            self.suspects.compare(row.checksum, held, || Suspect {
+                store_key: store_key.to_vec(),
+                application_key: Some(row.application_key.to_vec()),
+            });
+            found.push(FoundRecord {
+                key,
+                value: row.value,
+                commitment,
+                hash,
+                has_long_key,
+            });
+        }
+        found.sort_unstable_by(|a, b| a.key.bits().cmp(b.key.bits()));
+        Ok(found)
     }
 }
 
@@ -179,31 +252,6 @@ fn row_key(key: &Key) -> Vec<u8> {
     } else {
         rows::node_key(key)
     }
-}
-
-/// The records of a range that are below a node, from left to right.
-fn below<'a, R: AsRef<[u8]>>(node: &Key, range: &'a [(R, R)]) -> Result<Vec<FoundRecord<'a>>, &'static str> {
-    if range.len() >= RANGE_ROWS_MAX {
-        return Err(MISSING);
-    }
-    let mut found = Vec::with_capacity(range.len());
-    for (store_key, row) in range {
-        let row = RecordRow::decode(row.as_ref()).map_err(|_| GARBLED)?;
-        let key = rows::leaf_of(row.application_key);
-        let has_long_key = store_key.as_ref().len() > rows::record_key(&key, false).len();
-        if store_key.as_ref() != rows::record_key(&key, has_long_key) {
-            return Err(GARBLED);
-        }
-        if node.is_proper_ancestor_of(&key) {
-            found.push(FoundRecord {
-                key,
-                value: row.value,
-                has_long_key,
-            });
-        }
-    }
-    found.sort_unstable_by(|a, b| a.key.bits().cmp(b.key.bits()));
-    Ok(found)
 }
 
 fn load(records: &mut Records, key: &Key, content: Content, has_long_key: bool) -> Result<(), &'static str> {

@@ -22,9 +22,6 @@ pub const STORED: u8 = u8::MAX;
 /// Number of a record in memory.
 pub type RecordId = u32;
 
-/// Values of clean records that are longer are not kept in memory: a get reads them again.
-pub const KEPT_VALUE_BYTES_MAX: usize = 1024;
-
 /// What a record in memory counts for beside its key and value: its entry here, and its row in the next checkpoint.
 const RECORD_OVERHEAD_BYTES: usize = 256;
 
@@ -42,7 +39,11 @@ pub struct Leaf {
 impl Leaf {
     /// A leaf with a value that was read from its row.
     pub fn read(value: Option<&[u8]>) -> Self {
-        let commitment = value.map_or(Commitment::Null, Commitment::of);
+        Self::new(value.map_or(Commitment::Null, Commitment::of), value)
+    }
+
+    /// The same, with the value's commitment.
+    pub fn new(commitment: Commitment, value: Option<&[u8]>) -> Self {
         let is_digest = matches!(commitment, Commitment::Digest(..));
         Self {
             commitment,
@@ -156,21 +157,8 @@ pub struct Records {
     listed: Vec<RecordId>,
     awaiting_sweep: Vec<RecordId>,
     changed_bytes: usize,
-}
-
-impl Default for Records {
-    fn default() -> Self {
-        Self {
-            arena: Vec::new(),
-            free: Vec::new(),
-            table: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-            known_nodes: [0; LEAF_DEPTH as usize],
-            listed: Vec::new(),
-            awaiting_sweep: Vec::new(),
-            changed_bytes: 0,
-        }
-    }
+    /// Values of clean records that are longer are not kept in memory: a get reads them again.
+    kept_value_bytes_max: usize,
 }
 
 /// Paths of leaves are hashes; those of nodes begin like one, and differ in depth where they do not differ in bits.
@@ -186,6 +174,21 @@ fn table_hash(hasher: &DefaultHashBuilder, key: &Key) -> u64 {
 }
 
 impl Records {
+    /// An empty table.
+    pub fn new(kept_value_bytes_max: usize) -> Self {
+        Self {
+            arena: Vec::new(),
+            free: Vec::new(),
+            table: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            known_nodes: [0; LEAF_DEPTH as usize],
+            listed: Vec::new(),
+            awaiting_sweep: Vec::new(),
+            changed_bytes: 0,
+            kept_value_bytes_max,
+        }
+    }
+
     /// The id of a record, if it is in memory.
     pub fn find(&self, key: &Key) -> Option<RecordId> {
         let arena = &self.arena;
@@ -368,7 +371,7 @@ impl Records {
             if record.place == Place::Merkle {
                 self.remove(id);
             } else if let Content::Leaf(leaf) = &mut record.content {
-                leaf.bytes.take_if(|bytes| bytes.len() > KEPT_VALUE_BYTES_MAX);
+                leaf.bytes.take_if(|bytes| bytes.len() > self.kept_value_bytes_max);
             }
         }
     }
@@ -444,7 +447,7 @@ mod tests {
 
     #[test]
     fn nobody_can_tell_which_keys_meet_in_the_table() {
-        let (one, other) = (Records::default(), Records::default());
+        let (one, other) = (Records::new(0), Records::new(0));
         let key = Key::leaf([7; 32]);
         assert_ne!(table_hash(&one.hasher, &key), table_hash(&other.hasher, &key));
     }

@@ -18,7 +18,7 @@ use crate::frames::{
     ClientRequest, ClientResume, FrameRules, ResultValues, receipt_frame, rejected_frame, resumed_frame,
 };
 use crate::mirror::Mirror;
-use crate::reading::{Wanted, records_at_once};
+use crate::reading::Wanted;
 use crate::records::RecordId;
 use crate::write_ahead::{Item, Record};
 
@@ -113,9 +113,9 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    pub fn new(rules: FrameRules, has_log: bool) -> Self {
+    pub fn new(rules: FrameRules, records_at_once: usize, has_log: bool) -> Self {
         Self {
-            records_at_once: records_at_once(rules.value_bytes_max),
+            records_at_once,
             rules,
             submitted: VecDeque::new(),
             held: Vec::new(),

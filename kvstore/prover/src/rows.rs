@@ -86,6 +86,16 @@ pub fn records_range(node: &Key) -> (Vec<u8>, Vec<u8>) {
     (first, last)
 }
 
+/// First and past-the-last store key.
+pub type StoreRange = (Vec<u8>, Vec<u8>);
+
+/// Of a base key, which may be a leaf's, the store key of its node's row, and the range of the records at or below it. None if there is no
+/// such depth.
+pub fn rows_below(bits: [u8; 32], depth: u16) -> Option<(Option<Vec<u8>>, StoreRange)> {
+    let key = (depth <= LEAF_DEPTH).then(|| Key::prefix(bits, depth))?;
+    Some(((depth < LEAF_DEPTH).then(|| node_key(&key)), records_range(&key)))
+}
+
 /// The store key of the marker of a record or node that is in Blum.
 pub fn hot_key(key: &Key) -> Vec<u8> {
     path_key(HOT_PREFIX, key)
@@ -155,7 +165,11 @@ pub type Checksum = [u8; 4];
 
 /// The checksum of a row that holds this.
 pub fn checksum(value: &Value) -> Checksum {
-    let hash = merkle_hash(value);
+    checksum_of(&merkle_hash(value))
+}
+
+/// The checksum of a row that holds what has this Merkle hash.
+pub const fn checksum_of(hash: &Hash) -> Checksum {
     [hash[0], hash[1], hash[2], hash[3]]
 }
 

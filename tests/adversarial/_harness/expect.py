@@ -51,7 +51,8 @@ async def caught(
     certified: Sequence[Answer] = (),
     key: bytes | None = None,
 ) -> ViolationError:
-    """The monitor has found the violation `name` (at the record of `key`, if it can be known), everybody learns of it,
+    """The monitor has found the violation `name` (at the record of `key`, if it can be known; the host then adds that
+    key to the hash that the monitor names), everybody learns of it,
     none of the `provisional` answers is or will be certified, and what was `certified` stays so.
     """
     found = await learned(kv)
@@ -61,6 +62,7 @@ async def caught(
     if key is not None:
         assert found.violation.key_depth == _LEAF_DEPTH
         assert found.violation.key_bits == blake3(key).digest()
+        assert repr(key)[1:] in found.violation.host_finding
     for answer in provisional:
         if answer is not None:
             with pytest.raises(ViolationError):
@@ -81,6 +83,7 @@ async def reported(service: Service, name: str, key: bytes | None = None) -> Non
     assert status["violation"]["name"] == name
     if key is not None:
         assert status["violation"]["key_hash"] == blake3(key).hexdigest()
+        assert repr(key)[1:] in status["violation"]["host_finding"]
     result = await service.command("get", "any")
     assert result.code == EXIT_VIOLATION, result
     assert name in result.stderr

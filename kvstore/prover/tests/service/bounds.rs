@@ -1,7 +1,7 @@
 //! What clients send cannot fill the memory of a worker, nor have others wait for the next epoch.
 
 use crate::client::Action;
-use crate::world::{Shape, World};
+use crate::world::{Limits, Shape, World};
 
 const SHAPE: Shape = Shape {
     threads: 1,
@@ -9,6 +9,9 @@ const SHAPE: Shape = Shape {
     hot_records_max: 1000,
     keys: 400,
 };
+
+/// Clients send only what a test lets them.
+const IDLE: Shape = Shape { keys: 0, ..SHAPE };
 
 const MIB: usize = 1 << 20;
 
@@ -29,6 +32,62 @@ fn many_small_requests_for_one_long_value_are_not_answered_all_at_once() {
         "{} bytes were answered at once",
         world.answered_at_once_max
     );
+}
+
+/// A world with this many hot records of this size, in a few epochs; how many single rows were read for gets of them afterwards.
+fn rows_read_for_hot_values(value_bytes: usize, kept_value_bytes_max: usize) -> usize {
+    let limits = Limits {
+        kept_value_bytes_max,
+        read_bytes_max: MIB,
+    };
+    let mut world = World::with_limits(502, IDLE, limits);
+    let keys: Vec<_> = (0..50).map(|number| format!("key {number}").into_bytes()).collect();
+    let put = |key: &Vec<u8>| (key.clone(), Action::Put(vec![1; value_bytes]));
+    world.request(keys.iter().map(put).collect());
+    world.quiesce();
+    for _ in 0..2 {
+        world.cut(false);
+        world.certify(false);
+    }
+    let before = world.rows_read;
+    world.request(keys.iter().map(|key| (key.clone(), Action::Get)).collect());
+    world.quiesce();
+    world.rows_read - before
+}
+
+#[test]
+fn hot_values_are_kept_up_to_their_limit_and_longer_ones_read_again() {
+    assert_eq!(rows_read_for_hot_values(100, 100), 0);
+    assert_eq!(rows_read_for_hot_values(101, 100), 50);
+}
+
+#[test]
+fn a_batch_ends_when_it_has_read_what_it_may() {
+    let read_at_once_max = |read_bytes_max| {
+        let limits = Limits {
+            kept_value_bytes_max: 0,
+            read_bytes_max,
+        };
+        let mut world = World::with_limits(503, IDLE, limits);
+        let keys: Vec<_> = (0..400).map(|number| format!("key {number}").into_bytes()).collect();
+        let put = |key: &Vec<u8>| (key.clone(), Action::Put(vec![1; 10_000]));
+        world.request(keys.iter().map(put).collect());
+        world.quiesce();
+        for _ in 0..2 {
+            world.cut(true);
+            world.certify(false);
+        }
+        world.read_at_once_max = 0;
+        world.request(keys.iter().map(|key| (key.clone(), Action::Get)).collect());
+        world.quiesce();
+        assert_eq!(world.receipts, 2);
+        world.read_at_once_max
+    };
+    let all = read_at_once_max(256 * MIB);
+    assert!(all > 4_000_000, "{all} bytes were read at once");
+    let some = read_at_once_max(500_000);
+    // what was asked for last is answered: fewer than 20 subtrees, of some 7 records each; and one record after it, alone
+    assert!(some < 500_000 + 20 * 12 * 10_100, "{some} bytes were read at once");
 }
 
 #[test]

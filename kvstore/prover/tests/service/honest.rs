@@ -1,7 +1,7 @@
 //! Honest provers are never accused, and clients always get what a plain map would give them: random work, with caches and hot sets so
 //! small that every way through the prover is taken.
 
-use crate::world::{Shape, World};
+use crate::world::{Limits, Shape, World};
 use zetakv_prover::rows::{HOT_PREFIX, NODE_PREFIX, RECORD_PREFIX};
 
 const TINY: Shape = Shape {
@@ -121,7 +121,11 @@ fn a_roomy_cache_keeps_everything() {
 
 #[test]
 fn a_cut_that_comes_before_the_certificate_is_postponed() {
-    let mut world = World::new(400, TINY);
+    let roomy = Limits {
+        kept_value_bytes_max: 1024,
+        read_bytes_max: 256 << 20,
+    };
+    let mut world = World::with_limits(400, TINY, roomy);
     for _ in 0..5 {
         world.run(50);
         world.cut(false);

@@ -1,7 +1,8 @@
 //! A store that somebody changed: the prover, or the monitor, says so. Nothing panics, and a prover never goes on for ever.
 
+use crate::client::Action;
 use crate::world::{Shape, Stop, World};
-use zetakv_prover::Error;
+use zetakv_prover::{Error, rows};
 use zetakv_verifier::violation::ViolationCode;
 
 #[test]
@@ -46,4 +47,38 @@ fn changed_rows_are_found() {
         by_prover > 5 && by_monitor > 5,
         "found {by_prover} by the prover, {by_monitor} by the monitor"
     );
+}
+
+#[test]
+fn a_record_that_was_changed_by_hand_is_suspected_by_name() {
+    let shape = Shape {
+        threads: 1,
+        slots: 200,
+        hot_records_max: 1_000,
+        keys: 0,
+    };
+    let key = |number: usize| format!("key {number}").into_bytes();
+    for (all_to_merkle, expected) in [
+        (true, ViolationCode::HashMismatch),
+        (false, ViolationCode::EpochMismatch),
+    ] {
+        let mut world = World::new(700, shape);
+        world.request((0..400).map(|number| (key(number), Action::Put(vec![7; 40]))).collect());
+        world.quiesce();
+        world.cut(all_to_merkle);
+        world.certify(false);
+        world.change_row(&rows::store_key_of(&key(7)), |row| {
+            *row.last_mut().expect("a byte") ^= 1
+        });
+        let mut world = world.try_restart(shape).expect("markers are as they were");
+        world.request(vec![(key(7), Action::Get)]);
+        match world.run_until_stopped(20) {
+            Err(Stop::Violation(violation)) => assert_eq!(violation.code, expected),
+            other => panic!("{other:?}"),
+        }
+        let suspects = world.suspects();
+        assert_eq!(suspects.len(), 1, "{suspects:?}");
+        assert_eq!(suspects[0].store_key, rows::store_key_of(&key(7)));
+        assert_eq!(suspects[0].application_key, Some(key(7)));
+    }
 }

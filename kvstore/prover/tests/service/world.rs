@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fastrand::Rng;
-use zetakv_prover::{Config, Error, FrameRules, Prover, RANGE_ROWS_MAX, rows};
+use zetakv_prover::{Config, Error, FrameRules, Prover, RANGE_ROWS_MAX, Suspect, rows};
 use zetakv_verifier::clocks::Clocks;
 use zetakv_verifier::codec::Reader;
 use zetakv_verifier::entry::Entry;
@@ -37,7 +37,24 @@ pub struct Shape {
     pub threads: u16,
     pub slots: u32,
     pub hot_records_max: usize,
+    /// That clients of the world use by themselves.
     pub keys: usize,
+}
+
+/// How much memory its provers may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub kept_value_bytes_max: usize,
+    pub read_bytes_max: usize,
+}
+
+impl Limits {
+    fn any(rng: &mut Rng) -> Self {
+        Self {
+            kept_value_bytes_max: [0, 50, 1024][rng.usize(0..3)],
+            read_bytes_max: [1, 4096, 256 << 20][rng.usize(0..3)],
+        }
+    }
 }
 
 /// What is durable after a cut: all that a restart starts from.
@@ -96,6 +113,7 @@ impl From<Error> for Stop {
 pub struct World {
     pub rng: Rng,
     pub shape: Shape,
+    limits: Limits,
     workers: Vec<Worker>,
     clocks: Arc<Clocks>,
     aggregator: Aggregator<Sum>,
@@ -119,6 +137,10 @@ pub struct World {
     pub resumes: u64,
     /// Bytes of all frames that were due at once, at the most.
     pub answered_at_once_max: usize,
+    /// Bytes of all rows that were read before one log, at the most.
+    pub read_at_once_max: usize,
+    /// Single rows that were read.
+    pub rows_read: usize,
     /// Entries of all logs, by their kinds.
     pub entries: [u64; 16],
     /// Outputs of all threads, by their kinds.
@@ -132,7 +154,25 @@ impl World {
         Self::start(Rng::with_seed(seed), shape, durable, None).expect("a new world")
     }
 
+    /// The same, with these limits from its first cut on.
+    pub fn with_limits(seed: u64, shape: Shape, limits: Limits) -> Self {
+        println!("seed {seed}, {shape:?}, {limits:?}");
+        let durable = Durable::new(shape.threads);
+        Self::start_limited(Rng::with_seed(seed), shape, limits, durable, None).expect("a new world")
+    }
+
     fn start(mut rng: Rng, shape: Shape, durable: Durable, journal: Option<Journal>) -> Result<Self, Stop> {
+        let limits = Limits::any(&mut rng);
+        Self::start_limited(rng, shape, limits, durable, journal)
+    }
+
+    fn start_limited(
+        mut rng: Rng,
+        shape: Shape,
+        limits: Limits,
+        durable: Durable,
+        journal: Option<Journal>,
+    ) -> Result<Self, Stop> {
         let clocks = Arc::new(Clocks::new(durable.epoch).expect("epochs are left"));
         let mut world = Self {
             workers: Vec::new(),
@@ -150,10 +190,13 @@ impl World {
             rejections: 0,
             resumes: 0,
             answered_at_once_max: 0,
+            read_at_once_max: 0,
+            rows_read: 0,
             entries: [0; 16],
             outputs: [0; 11],
             rng: rng.fork(),
             shape,
+            limits,
             clocks,
             durable,
         };
@@ -197,6 +240,8 @@ impl World {
             fresh: durable.epoch == 0,
             slots: shape.slots,
             hot_records_max: shape.hot_records_max,
+            kept_value_bytes_max: self.limits.kept_value_bytes_max,
+            read_bytes_max: self.limits.read_bytes_max,
             log_incarnation: self.journal.as_ref().map(Journal::incarnation),
         };
         if let Some(journal) = &self.journal {
@@ -254,6 +299,7 @@ impl World {
         let (log, mut outputs) = match worker.waiting.take() {
             Some(waiting) => waiting,
             None if worker.prover.is_busy() => {
+                let mut read_at_once = 0;
                 loop {
                     let reads = worker.prover.reads()?;
                     if reads.is_empty() {
@@ -261,8 +307,16 @@ impl World {
                     }
                     let rows: Vec<_> = reads.keys.iter().map(|key| self.visible.get(key)).collect();
                     let in_range = |(first, end)| self.visible.range(first..end).take(RANGE_ROWS_MAX).collect();
-                    let ranges: Vec<Vec<_>> = reads.ranges.into_iter().map(in_range).collect();
+                    let ranges_at_once = self.rng.usize(1..20);
+                    let ranges: Vec<Vec<_>> = reads.ranges.into_iter().take(ranges_at_once).map(in_range).collect();
                     worker.prover.supply(&rows, &ranges)?;
+                    self.rows_read += rows.len();
+                    read_at_once += rows.iter().flatten().map(|row| row.len()).sum::<usize>();
+                    read_at_once += ranges.iter().flatten().map(|(_, row)| row.len()).sum::<usize>();
+                }
+                self.read_at_once_max = self.read_at_once_max.max(read_at_once);
+                if self.rows_are_honest {
+                    assert_eq!(worker.prover.suspects(), [], "no row of an honest store looks wrong");
                 }
                 let log = worker.prover.log()?;
                 count_kinds(&log, &mut self.entries, |reader| Entry::decode(reader).is_ok());
@@ -370,6 +424,22 @@ impl World {
         self.durable.rows = self.visible.clone();
     }
 
+    /// Change one row of the store.
+    pub fn change_row(&mut self, store_key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
+        self.rows_are_honest = false;
+        change(self.durable.rows.get_mut(store_key).expect("a row"));
+        self.visible = self.durable.rows.clone();
+    }
+
+    /// Rows that looked wrong to any prover.
+    pub fn suspects(&self) -> Vec<Suspect> {
+        self.workers
+            .iter()
+            .flat_map(|worker| worker.prover.suspects())
+            .cloned()
+            .collect()
+    }
+
     /// Requests and a cut, until it is through or somebody stops.
     pub fn run_until_stopped(&mut self, rounds: usize) -> Result<(), Stop> {
         for round in 0.. {
@@ -406,7 +476,7 @@ impl World {
 
     /// A client sends something: usually an honest request, sometimes one that will be rejected or refused.
     fn send(&mut self, thread: u16) {
-        if self.is_quiet {
+        if self.is_quiet || self.shape.keys == 0 {
             return;
         }
         let count = match self.rng.u8(0..10) {
