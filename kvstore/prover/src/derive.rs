@@ -8,7 +8,8 @@
 //!   children are those that the rows tell, even if the store has newer rows already: what is new lies below one of these children.
 //! - *What is in memory wins.* A node below that is loaded has its value there, a leaf has its place there.
 //!
-//! Only what is on the way to the records that work needs is taken into memory. Invariants: the ancestors of a stored node are stored; the count of a derived node is that of the records below it now.
+//! Only what is on the way to the records that work needs is taken into memory. Invariants: the ancestors of a stored node are stored; the
+//! count of a derived node is that of the records below it now.
 
 use zetakv_verifier::key::Key;
 use zetakv_verifier::value::{Child, Commitment, Hash, Node, Value};
@@ -119,8 +120,10 @@ fn derive_leaf(records: &mut Records, found: &FoundRecord<'_>, is_target: bool) 
         Some(id) => id,
         None if is_target => records.insert(key, Content::NotLoaded, Place::Merkle),
         None => {
-            let hash = Some(found.hash);
-            return Ok(Child { key, hash });
+            return Ok(Child {
+                key,
+                hash: Some(found.hash),
+            });
         }
     };
     let record = records.get_mut(id);
