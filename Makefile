@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve test gates crash histories lies powercut model assure size loom search-sessions clean
+.PHONY: install serve test gates crash histories lies powercut model assure size loom fuzz search-sessions clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,7 @@ test: install
 
 gates: install
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
 	$(BIN)/ruff format --check .
@@ -60,19 +61,24 @@ size: install
 
 # All interleavings of verifier threads that share clocks, and canaries. A build of its own: atomics are loom's.
 loom:
+	@mkdir -p target
 	@RUSTFLAGS="--cfg loom" cargo test --quiet -p zetakv-verifier --lib --target-dir target/loom interleavings -- --nocapture \
 		> target/loom.log 2>&1 || (cat target/loom.log; echo "ASSURANCE loom result=failed"; exit 1)
 	@grep -E "interleavings$$|finds a fault" target/loom.log; grep ASSURANCE target/loom.log
 
 # Searches the model of sessions, restarts and certificates, with each rule left out and with all. RULE=name shows what happens without one.
-SECONDS ?= 600
 search-sessions:
-	@cargo run --quiet --release -p zetakv-session-model -- $(or $(RULE),$(SECONDS))
+	@cargo run --quiet --release -p zetakv-session-model -- $(or $(RULE),$(SECONDS),600)
 
 # Plays random scripts, honest ones and lies, on the verifier and on its executable model. SEED repeats a run.
 FAMILIES ?= 1000
 model: install
 	PYTHONPATH=tests $(BIN)/python -P -m model --families $(FAMILIES) $(if $(SEED),--seed $(SEED))
+
+# Fuzzes all that monitor and prover read from others, each target for SECONDS. KEEP=1: what is found goes into tests/fuzz/corpus.
+fuzz:
+	@PYTHONPATH=tests $(PYTHON) -P -m fuzz --seconds $(or $(SECONDS),10) $(if $(SEED),--seed $(SEED)) $(if $(TARGET),--target $(TARGET)) \
+		$(if $(INPUT),--input $(INPUT)) $(if $(KEEP),--keep)
 
 clean:
 	rm -rf $(VENV) target

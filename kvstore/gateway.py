@@ -150,9 +150,12 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except (ApiError, KVStoreError) as error:
         return error_response(error)
     except web.HTTPException as error:
-        return error_response(
+        response = error_response(
             ApiError(error.status, error.reason.lower().replace(" ", "_"), error.text or error.reason)
         )
+        if "Allow" in error.headers:  # which a 405 must have (RFC 9110, 15.5.6)
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
     except Exception:
         logger.exception("unexpected fault")
         return error_response(ApiError(500, "internal", "unexpected fault; the server's log says more"))

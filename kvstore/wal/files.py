@@ -71,6 +71,8 @@ def segments(directory: Path, stream: str) -> list[Segment]:
                 raise DamagedLogError(f"{path}: its header is damaged; {_WAY_OUT}") from None
             path.unlink()
             break
+        except DamagedLogError as error:
+            raise DamagedLogError(f"{path}: {error}") from None
         log_file = LogFile(path, header, path.stat().st_size)
         goes_on = found and found[-1].files[-1].header.serial + 1 == header.serial
         if header.former_bytes == 0 or not goes_on:

@@ -13,12 +13,12 @@ from typing import Final
 
 SALT_BYTES: Final = 16
 
-_MAGIC: Final = b"ZKW1"
+_MAGIC: Final = b"ZKW2"
 # magic, epoch, thread, threads, serial, bytes of the file before that count, salt
 _HEADER: Final = struct.Struct("<4sIHHIQ16s")
 _CHECKSUM: Final = struct.Struct("<I")
-_GROUP_MAGIC: Final = b"ZKWg"
-# magic, bytes of the records, checksum
+_MARK_BYTES: Final = 4
+# mark, bytes of the records, checksum
 _GROUP: Final = struct.Struct("<4sII")
 _LENGTH: Final = struct.Struct("<I")
 
@@ -49,7 +49,8 @@ class Header:
     former_bytes: int
     """0: it begins a segment. Else it goes on with that of the serial before, of which so many bytes count."""
     salt: bytes
-    """Random: part of every checksum, so that no client can write a value that looks like a group."""
+    """Random: part of every checksum, and its first bytes mark every group. So no client can write a value that looks
+    like a group, nor one that costs time to tell from groups."""
 
     def encode(self) -> bytes:
         numbers = (self.epoch, self.thread, self.threads, self.serial, self.former_bytes)
@@ -58,20 +59,20 @@ class Header:
 
     @classmethod
     def decode(cls, data: bytes) -> "Header":
-        """Raises TornHeaderError."""
+        """Raises TornHeaderError, and DamagedLogError for what is whole, but no header."""
         fields = data[: _HEADER.size]
         if len(data) < HEADER_BYTES or _CHECKSUM.unpack_from(data, _HEADER.size) != (zlib.crc32(fields),):
             raise TornHeaderError
         magic, *values = _HEADER.unpack(fields)
         if magic != _MAGIC:
-            raise TornHeaderError
+            raise DamagedLogError("another version of ZetaKV wrote it: start that one, and stop it")
         return cls(*values)
 
 
 def encode_group(salt: bytes, offset: int, records: Sequence[bytes]) -> bytes:
     """One group, to be written at `offset` of the file."""
     body = b"".join(part for record in records for part in (_LENGTH.pack(len(record)), record))
-    return _GROUP.pack(_GROUP_MAGIC, len(body), _group_checksum(salt, offset, body)) + body
+    return _GROUP.pack(salt[:_MARK_BYTES], len(body), _group_checksum(salt, offset, body)) + body
 
 
 class LogReader:
@@ -85,6 +86,7 @@ class LogReader:
         self._read = read
         self._end = size if counted_bytes is None else min(size, counted_bytes)
         self._salt = salt
+        self._mark = salt[:_MARK_BYTES]
         self._durable_bytes = counted_bytes or 0
         self.good_bytes = HEADER_BYTES
 
@@ -94,7 +96,9 @@ class LogReader:
             at = 0
             while at < len(body):
                 start = at + _LENGTH.size
-                at = start + _LENGTH.unpack_from(body, at)[0]
+                at = start + int.from_bytes(body[at:start], "little")
+                if max(start, at) > len(body):  # not by a crash: the checksum is right
+                    raise DamagedLogError(f"the records at offset {self.good_bytes} are not what a log holds")
                 yield body[start:at]
             self.good_bytes += _GROUP.size + len(body)
         if self.good_bytes < self._durable_bytes:
@@ -105,9 +109,9 @@ class LogReader:
         """The body of the group at `at`; None if there is no good one."""
         if self._end - at < _GROUP.size:
             return None
-        magic, length, checksum = _GROUP.unpack(self._read(at, _GROUP.size))
+        mark, length, checksum = _GROUP.unpack(self._read(at, _GROUP.size))
         at_body = at + _GROUP.size
-        if magic != _GROUP_MAGIC or length > self._end - at_body:
+        if mark != self._mark or length > self._end - at_body:
             return None
         body = self._read(at_body, length)
         return body if _group_checksum(self._salt, at, body) == checksum else None
@@ -116,13 +120,13 @@ class LogReader:
         """Behind the last good group there may be one torn group, and no good one."""
         first = self.good_bytes + 1
         rest = self._read(first, max(self._end - first, 0))
-        at = rest.find(_GROUP_MAGIC)
+        at = rest.find(self._mark)
         while at >= 0:
             if self._group(first + at) is not None:
                 raise DamagedLogError(
                     f"the records at offset {self.good_bytes} are damaged; good ones follow at {first + at}"
                 )
-            at = rest.find(_GROUP_MAGIC, at + 1)
+            at = rest.find(self._mark, at + 1)
 
 
 def _group_checksum(salt: bytes, offset: int, body: bytes) -> int:

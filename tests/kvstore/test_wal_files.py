@@ -1,5 +1,6 @@
 """The log's files: what was written is read again, and after a crash at any byte the durable part is."""
 
+import zlib
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from kvstore.wal.format import HEADER_BYTES, DamagedLogError, Header, LogReader,
 SALT = bytes(range(16))
 HEADER = Header(epoch=7, thread=1, threads=2, serial=3, former_bytes=0, salt=SALT)
 Groups = list[list[bytes]]
-GROUPS: Groups = [[b"first", b""], [b"second" * 9], [b"third", b"ZKWg" * 5, b"end"]]
+GROUPS: Groups = [[b"first", b""], [b"second" * 9], [b"third", SALT[:4] * 5, b"end"]]
 
 
 def file_of(groups: Groups, header: Header = HEADER) -> tuple[bytes, list[int]]:
@@ -81,6 +82,39 @@ def test_group_of_another_place_is_no_good_group() -> None:
     data, ends = file_of([[b"a"], [b"b"]])
     swapped = data[: ends[0]] + data[ends[1] :] + data[ends[0] : ends[1]]
     assert list(reader_of(swapped).records()) == []
+
+
+def test_a_client_cannot_make_the_end_of_a_log_slow_to_read() -> None:
+    """What is torn is searched for groups. A value once was full of beginnings of groups, each checked to its end."""
+    value_bytes = 1 << 20
+    beginnings = (b"ZKWg" + (value_bytes - 12 * n).to_bytes(4, "little") + bytes(4) for n in range(value_bytes // 12))
+    data, _ = file_of([[b"".join(beginnings)]])
+    read_bytes = 0
+
+    def read(at: int, length: int) -> bytes:
+        nonlocal read_bytes
+        read_bytes += length
+        return data[at : at + length]
+
+    assert list(LogReader(read, len(data) - 1, SALT).records()) == []
+    assert read_bytes < 4 * len(data)
+
+
+@pytest.mark.parametrize("body", [b"abc", b"\x05\x00\x00\x00four", b"\x00\x00\x00\x00\x01"])
+def test_records_that_no_writer_has_written_are_damage(body: bytes) -> None:
+    whole, _ = file_of([[b"first"]])
+    group = encode_group(SALT, len(whole), [body])
+    head, content = group[:12], group[16:]  # without the length that makes it a record
+    mark, length = head[:4], len(content).to_bytes(4, "little")
+    checksum = zlib.crc32(content, zlib.crc32(SALT + len(whole).to_bytes(8, "little"))).to_bytes(4, "little")
+    with pytest.raises(DamagedLogError, match="not what a log holds"):
+        list(reader_of(whole + mark + length + checksum + content).records())
+
+
+def test_a_header_of_another_version_is_not_taken_for_a_torn_one() -> None:
+    fields = b"ZKW1" + HEADER.encode()[4:-4]
+    with pytest.raises(DamagedLogError, match="another version"):
+        Header.decode(fields + zlib.crc32(fields).to_bytes(4, "little"))
 
 
 def test_what_was_durable_must_be_whole() -> None:
