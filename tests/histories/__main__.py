@@ -57,6 +57,18 @@ class Summary:
         console.print(f"made false, and refused: {made}; and not refused: {sum(self.taken.values())}")
         console.print(f"{self.failed} runs failed; {seconds:.0f} s")
 
+    @property
+    def ok(self) -> bool:
+        return not self.failed and not self.taken
+
+    def assurance(self) -> str:
+        """The last line, for `make assure`."""
+        result = "ok" if self.ok else "failed"
+        figures = (
+            f"histories={len(self.plans)} operations={self.operations.total()} false_refused={self.refused.total()}"
+        )
+        return f"ASSURANCE histories result={result} {figures}"
+
 
 async def record_many(seeds: range) -> Summary:
     summary = Summary()
@@ -87,7 +99,8 @@ def main() -> int:
     began = time.monotonic()
     summary = asyncio.run(record_many(range(seed, seed + arguments.runs)))
     summary.report(time.monotonic() - began)
-    return 1 if summary.failed or summary.taken else 0
+    print(summary.assurance())
+    return 0 if summary.ok else 1
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ def main() -> int:
     for line in summary.lines():
         console.print(line)
     console.print(f"{failed} failed; {summary.runs / (time.monotonic() - began):.1f} runs per second")
+    told = sum(counted.total() for counted in summary.told.values())
+    print(f"ASSURANCE lies result={'failed' if failed else 'ok'} runs={summary.runs} told={told} failed={failed}")
     return 1 if failed else 0
 
 
