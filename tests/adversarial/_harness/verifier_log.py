@@ -13,6 +13,7 @@ from dataclasses import dataclass
 _KEY = struct.Struct("<H32s")
 _LEAF_DEPTH = 256
 _RESUME_BYTES = 48
+_TAG_BYTES = 16
 _VIOLATION_BYTES = 4 + 16 + 16 + 2 + 2 + 4 + 8 + _KEY.size + 64
 
 
@@ -97,6 +98,22 @@ class Resume:
     resume: bytes
 
 
+@dataclass(frozen=True)
+class ReplayMark:
+    incarnation: bytes
+
+
+@dataclass(frozen=True)
+class Replay:
+    outcome: int
+    request: bytes
+
+
+@dataclass(frozen=True)
+class EndReplay:
+    tag: bytes
+
+
 Entry = (
     AddMerkle
     | EvictMerkle
@@ -110,6 +127,9 @@ Entry = (
     | Run
     | RunAbsent
     | Resume
+    | ReplayMark
+    | Replay
+    | EndReplay
 )
 
 
@@ -121,9 +141,9 @@ class Output:
     content: bytes
 
 
-ADMITTED, REJECTED, NOT_YET, REFUSED, RECEIPT, RESUMED, HANDED_OVER, EPOCH_NOT_YET, FAILED = range(1, 10)
+ADMITTED, REJECTED, NOT_YET, REFUSED, RECEIPT, RESUMED, HANDED_OVER, EPOCH_NOT_YET, FAILED, LOGGED = range(1, 11)
 _COUNTED = frozenset({REFUSED, RECEIPT, RESUMED})
-_FIXED_BYTES = {ADMITTED: 1, REJECTED: 1, NOT_YET: 0, HANDED_OVER: 4, EPOCH_NOT_YET: 0}
+_FIXED_BYTES = {ADMITTED: 1, REJECTED: 1, NOT_YET: 0, HANDED_OVER: 4, EPOCH_NOT_YET: 0, LOGGED: _TAG_BYTES}
 
 
 class _Reader:
@@ -204,6 +224,12 @@ def _decode_entry(reader: _Reader) -> Entry:
             return RunAbsent(number(4))
         case 12:
             return Resume(reader.take(_RESUME_BYTES))
+        case 13:
+            return ReplayMark(reader.take(_TAG_BYTES))
+        case 14:
+            return Replay(number(1), reader.take(number(4)))
+        case 15:
+            return EndReplay(reader.take(_TAG_BYTES))
         case kind:
             raise ValueError(f"entry kind {kind}")
 
@@ -238,6 +264,12 @@ def _encode_entry(entry: Entry) -> bytes:
             return struct.pack("<BI", 11, parent)
         case Resume(resume):
             return b"\x0c" + resume
+        case ReplayMark(incarnation):
+            return b"\x0d" + incarnation
+        case Replay(outcome, request):
+            return struct.pack("<BBI", 14, outcome, len(request)) + request
+        case EndReplay(tag):
+            return b"\x0f" + tag
 
 
 def decode_outputs(outputs: bytes) -> list[Output]:

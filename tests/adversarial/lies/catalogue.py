@@ -412,6 +412,41 @@ def _former_sealed(memory: Memory) -> bytes:
     return sealed
 
 
+# --- the write-ahead log, and the tickets, of a start: a message is a list of records ---
+
+
+def _record(change: Callable[[list[bytes], int, random.Random], list[bytes]]) -> Action:
+    """What comes in the place of one of them."""
+
+    def action(records: list[bytes], chance: random.Random, memory: Memory) -> list[bytes] | None:
+        if not records:
+            return None
+        at = chance.randrange(len(records))
+        return records[:at] + change(records, at, chance) + records[at + 1 :]
+
+    return action
+
+
+def _end_torn_off(records: list[bytes], chance: random.Random, memory: Memory) -> list[bytes] | None:
+    return records[: chance.randrange(len(records))] if records else None
+
+
+def _former_records(records: list[bytes], chance: random.Random, memory: Memory) -> list[bytes] | None:
+    """Those of another thread, or of an earlier start."""
+    former = [seen for seen in memory.seen if seen != records]
+    return chance.choice(former) if former else None
+
+
+_RECORDS: dict[str, Action] = {
+    "drop one": _record(lambda records, at, chance: []),
+    "one twice": _record(lambda records, at, chance: [records[at], records[at]]),
+    "flip a bit": _record(lambda records, at, chance: [flipped(records[at], chance)]),
+    "two swapped": _swapped,
+    "the end torn off": _end_torn_off,
+    "former ones instead": _former_records,
+}
+
+
 # --- the store between two steps: a message is (what is stored, former states of it) ---
 
 Store = tuple["Stored", "list[Stored]"]
@@ -627,4 +662,6 @@ CATALOGUE: dict[Layer, dict[str, Action]] = {
         "flip a bit of the sealed state": _store(_flip_sealed),
         "another number of threads": _store(_other_threads),
     },
+    Layer.REPLAY: _RECORDS,
+    Layer.TICKETS: _RECORDS,
 }

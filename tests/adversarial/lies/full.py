@@ -191,6 +191,7 @@ class FullRun:
     async def _start(self, workers: int) -> None:
         options = ["--workers", str(workers), "--epoch-ms", str(EPOCH_MS), "--slots", "512"]
         options += ["--hot-records", str(self._script.hot_records), "--monitor", f"unix:{self._proxy_socket}"]
+        options += ["--durability", "wal" if self._script.has_log else "epoch"]
         self._server.options = options
         self._server.spawn()
         try:

@@ -41,6 +41,7 @@ _CERTIFICATES: Final = struct.Struct("<IH")
 _THREAD_AT: Final = {Client.REQUEST: 16, Client.RESUME: 12}
 _SESSION_AT: Final = {Client.REQUEST: 4, Client.RESUME: 0}
 _WRONG_THREAD: Final = 5
+_TICKET_BYTES: Final = 98
 
 
 @dataclass
@@ -51,6 +52,23 @@ class Stored:
     sealed: bytes = b""
     threads: int = 0
     certificates: dict[int, bytes] = field(default_factory=dict)
+    log: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
+    """The write-ahead log of each thread: epochs and records."""
+    log_threads: int = 0
+    tickets: list[tuple[int, bytes]] = field(default_factory=list)
+    """With the epochs after which they are not needed any more."""
+
+    def forget(self, certified_epoch: int) -> None:
+        """What the write-ahead log has of certified epochs."""
+        for thread, records in self.log.items():
+            self.log[thread] = [(epoch, record) for epoch, record in records if epoch > certified_epoch]
+        self.tickets = [(epoch, ticket) for epoch, ticket in self.tickets if epoch > certified_epoch]
+
+    def move_log_to(self, epoch: int) -> None:
+        """What is replayed runs again in this epoch."""
+        for thread, records in self.log.items():
+            self.log[thread] = [(epoch, record) for _, record in records]
+        self.tickets = [(epoch, ticket) for _, ticket in self.tickets]
 
 
 class Crash(Enum):
@@ -76,7 +94,7 @@ class Origin:
 class Host:
     """`violation`: what the monitor, or an honest host, has found; `refused`: why the monitor did not start."""
 
-    def __init__(self, monitor: MonitorProcess, liar: Liar, hot_records: int) -> None:
+    def __init__(self, monitor: MonitorProcess, liar: Liar, hot_records: int, *, has_log: bool) -> None:
         self.stored = Stored()
         self.snapshots: list[Stored] = []
         """After every checkpoint, for a host that puts one back."""
@@ -86,6 +104,7 @@ class Host:
         self.epoch = 0
         self.incarnations = 0
         self._hot_records = hot_records
+        self._has_log = has_log
         self._monitor = monitor
         self._liar = liar
         self._streams: list[Stream] = []
@@ -104,14 +123,20 @@ class Host:
         self._monitor.start()
         self.violation, self.refused, self.stopped = None, "", ""
         try:
+            if any(self.stored.log.values()) and self.stored.log_threads != workers:
+                # What is logged is replayed by as many threads as logged it.
+                self._start(self.stored.log_threads)
+                self._cut(all_to_merkle=False, crash=None)
+                self._end_processes()
+                self._monitor.start()
             self._start(workers)
-        except (StreamEndedError, ProverError) as error:
+        except (StreamEndedError, ProverError, FrameError) as error:
             raise self._stop(error) from error
 
     def _start(self, workers: int) -> None:
         self._control = self._connect()
         self._control.send(Frame(Monitor.CONTROL, _VERSION))
-        self._tell(Frame(Monitor.START, _START.pack(workers, SLOTS, 0) + self.stored.sealed))
+        self._tell(Frame(Monitor.START, _START.pack(workers, SLOTS, self._has_log) + self.stored.sealed))
         kind, body = self._hear(Monitor.STARTED, Monitor.NOT_STARTED)
         if kind == Monitor.NOT_STARTED:
             self.refused = violation_name(int.from_bytes(body[:2], "little"))
@@ -120,6 +145,9 @@ class Host:
         if certificate := body[_STARTED.size :]:
             self.stored.certificates[self.epoch - 1] = certificate
         fresh = not self.stored.sealed
+        self.stored.forget(self.epoch - 1)
+        self.stored.move_log_to(self.epoch)
+        self.stored.log_threads = workers
         self._provers = []
         self._logs = []
         for thread in range(workers):
@@ -136,19 +164,37 @@ class Host:
                 key_bytes_max=KEY_BYTES_MAX,
                 value_bytes_max=VALUE_BYTES_MAX,
                 response_bytes_max=limits.RESPONSE_BYTES_MAX,
+                log_incarnation=incarnation if self._has_log else None,
             )
             prover.load_hot(self._range(*prover.hot_range(), len(self.stored.rows)))
             self._provers.append(prover)
             self._run(thread)
+            if self._has_log:
+                self._replay(thread)
+        if self._has_log:
+            for ticket in self._liar.tickets([ticket for _, ticket in self.stored.tickets]):
+                self._tell(Frame(Monitor.TICKET, ticket))
+            self._tell(Frame(Monitor.LIVE, b""))
+            self._hear(Monitor.IS_LIVE)
+
+    def _replay(self, thread: int) -> None:
+        prover = self._provers[thread]
+        for record in self._liar.replayed([record for _, record in self.stored.log.get(thread, ())]):
+            prover.replay(record)
+        prover.end_replay()
+        self._run(thread)
 
     def crash(self) -> None:
         """Everything but what is stored is lost."""
+        self._end_processes()
+        self.stopped = self.stopped or "crashed"
+
+    def _end_processes(self) -> None:
         for stream in self._streams:
             stream.close()
         self._streams.clear()
         self._monitor.kill()
         self._answers.clear()
-        self.stopped = self.stopped or "crashed"
 
     def _connect(self) -> Stream:
         self._streams.append(self._monitor.connect())
@@ -206,7 +252,10 @@ class Host:
     def _hello(self, hello: bytes) -> Frame:
         self._tokens += 1
         self._tell(Frame(Monitor.HELLO, TOKEN.pack(self._tokens) + hello))
-        kind, body = self._hear(Monitor.HELLO_OK, Monitor.HELLO_REFUSED)
+        kind, body = self._hear(Monitor.HELLO_OK, Monitor.HELLO_OK_WITH_TICKET, Monitor.HELLO_REFUSED)
+        if kind == Monitor.HELLO_OK_WITH_TICKET:
+            self.stored.tickets.append((self.epoch + 1, body[TOKEN.size : TOKEN.size + _TICKET_BYTES]))
+            return Frame(Server.HELLO_OK, body[TOKEN.size + _TICKET_BYTES :])
         if kind == Monitor.HELLO_OK:
             return Frame(Server.HELLO_OK, body[TOKEN.size :])
         text = body[TOKEN.size + 2 :].decode(errors="replace")
@@ -243,7 +292,10 @@ class Host:
                 prover.supply(rows, [self._range(first, end, RANGE_ROWS_MAX) for first, end in ranges])
             log = prover.log()
             outputs = self._exchange(thread, log) if log else b""
-            self._answers += [(self._origins[number], _frame(frame)) for number, frame in prover.absorb(outputs)]
+            answers = prover.absorb(outputs)
+            if record := prover.take_record():
+                self.stored.log.setdefault(thread, []).append((self.epoch, record))
+            self._answers += [(self._origins[number], _frame(frame)) for number, frame in answers]
         raise StreamEndedError("the prover waits for what does not come")
 
     def _exchange(self, thread: int, log: bytes) -> bytes:
@@ -283,6 +335,7 @@ class Host:
             return self.crash()
         _, certificate = self._hear(Monitor.CERTIFICATE)
         self.stored.certificates[epoch] = certificate
+        self.stored.forget(epoch)
         for prover in self._provers:
             prover.release_checkpoint(epoch)
         self.epoch = epoch + 1

@@ -36,6 +36,8 @@ class Layer(Enum):
     ROW_READ = "rows as they are read"
     CHECKPOINT = "checkpoints as they are stored"
     STORE = "the store between two steps"
+    REPLAY = "write-ahead log as it is replayed"
+    TICKETS = "tickets as they are offered"
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,13 @@ class Liar:
             else:
                 stored.rows[key] = row
         stored.sealed = sealed
+
+    def replayed(self, records: list[bytes]) -> list[bytes]:
+        """Of one thread's write-ahead log."""
+        return self._one(Layer.REPLAY, records)
+
+    def tickets(self, tickets: list[bytes]) -> list[bytes]:
+        return self._one(Layer.TICKETS, tickets)
 
     def between(self, stored: "Stored", snapshots: "list[Stored]") -> None:
         """Lies about the store itself."""

@@ -64,7 +64,7 @@ class Run:
     def __init__(self, directory: Path, script: Script, make_client: MakeClient = Client) -> None:
         self.liar = Liar(CATALOGUE)
         self.monitor = MonitorProcess(directory)
-        self.host = Host(self.monitor, self.liar, script.hot_records)
+        self.host = Host(self.monitor, self.liar, script.hot_records, has_log=script.has_log)
         self.history = History(dict.fromkeys(KEYS), order=itertools.count(1))
         self.clients: list[Client] = []
         self._make_client = make_client
@@ -289,3 +289,6 @@ class Run:
             raise FalseAccusationError(f"{self._script}\n{self._names or self.host.stopped or 'not served'}")
         if not self._crashed and (fates[Fate.GONE] or fates[Fate.OPEN]):
             raise FalseAccusationError(f"{self._script}\nnothing crashed, and not all is certified: {fates}")
+        lost = [one for one in self.history.operations if one.answered is not None and one.fate is not Fate.CERTIFIED]
+        if self._script.has_log and lost:
+            raise FalseAccusationError(f"{self._script}\nanswered, logged, and lost: {lost[0]}")

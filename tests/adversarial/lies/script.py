@@ -80,6 +80,8 @@ class Script:
     workers: int
     steps: tuple[Step, ...]
     hot_records: int = ALL_HOT
+    has_log: bool = False
+    """A write-ahead log."""
 
     @property
     def lies(self) -> int:
@@ -87,7 +89,8 @@ class Script:
 
     def __str__(self) -> str:
         steps = "\n  ".join(map(str, self.steps))
-        return f"{self.workers} workers, {self.hot_records} hot records, seed {self.seed}:\n  {steps}"
+        log = ", with a write-ahead log" if self.has_log else ""
+        return f"{self.workers} workers, {self.hot_records} hot records{log}, seed {self.seed}:\n  {steps}"
 
 
 def value_of(number: int) -> bytes | None:
@@ -146,4 +149,5 @@ def scripts(draw: st.DrawFn, first: Named | None) -> Script:
             if lie.lie.name == "later":
                 steps.insert(draw(st.integers(place + 1, len(steps))), Release())
     workers, hot_records = draw(st.sampled_from(WORKERS)), draw(st.sampled_from((NONE_HOT, ALL_HOT)))
-    return Script(draw(st.integers(0, 1 << 32)), workers, tuple(steps), hot_records)
+    has_log = draw(st.booleans()) or (first is not None and first[0] in (Layer.REPLAY, Layer.TICKETS))
+    return Script(draw(st.integers(0, 1 << 32)), workers, tuple(steps), hot_records, has_log)
