@@ -70,17 +70,24 @@ class Summary:
         return f"ASSURANCE histories result={result} {figures}"
 
 
-async def record_many(seeds: range) -> Summary:
+async def record_many(seeds: range, services: int) -> Summary:
     summary = Summary()
-    for seed in seeds:
+    free = asyncio.Semaphore(services)
+
+    async def record(seed: int) -> None:
         plan = Plan.of(seed)
-        with tempfile.TemporaryDirectory(prefix="zk-") as directory:
-            try:
-                summary.add(plan, await recorded_and_judged(Path(directory), plan))
-            except Exception as error:  # a failure of one run, whatever it is, must not hide those of others
-                summary.failed += 1
-                print(f"FAILED: make histories RUNS=1 SEED={seed} ({plan})", flush=True)
-                print("".join(traceback.format_exception(error)), flush=True)
+        async with free:
+            with tempfile.TemporaryDirectory(prefix="zk-") as directory:
+                try:
+                    summary.add(plan, await recorded_and_judged(Path(directory), plan))
+                except Exception as error:  # a failure of one run, whatever it is, must not hide those of others
+                    summary.failed += 1
+                    print(f"FAILED: make histories RUNS=1 SEED={seed} ({plan})", flush=True)
+                    print("".join(traceback.format_exception(error)), flush=True)
+                else:
+                    print(f"explained: {plan}", flush=True)
+
+    await asyncio.gather(*map(record, seeds))
     return summary
 
 
@@ -88,6 +95,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make histories")
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=None, help="of the first")
+    parser.add_argument("--services", type=int, default=2, help="at the same time")
     parser.add_argument("--file", type=Path, default=None, help="judge this one again")
     arguments = parser.parse_args()
     if arguments.file is not None:
@@ -97,7 +105,7 @@ def main() -> int:
     seed = random.randrange(1 << 31) if arguments.seed is None else arguments.seed
     print(f"SEED={seed}", flush=True)
     began = time.monotonic()
-    summary = asyncio.run(record_many(range(seed, seed + arguments.runs)))
+    summary = asyncio.run(record_many(range(seed, seed + arguments.runs), arguments.services))
     summary.report(time.monotonic() - began)
     print(summary.assurance())
     return 0 if summary.ok else 1

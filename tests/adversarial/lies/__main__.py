@@ -5,13 +5,16 @@ services. A failure names the lie, and the command that repeats its runs.
 """
 
 import argparse
+import multiprocessing
+import os
 import random
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from lies.many import Summary, in_one_process, on_a_whole_service, tell
-from lies.run import FalseAccusationError, WrongAnswerError
-from lies.script import NAMED, Named
+from lies.many import Batch, Summary
+from lies.script import NAMED
 from rich.console import Console
 from rich.progress import Progress
 
@@ -19,6 +22,22 @@ HONEST_PART = 10
 """One run of so many is of honest hosts only."""
 SERVICE_PART = 100
 """One run of so many is, beside these, of a whole service."""
+HONEST_BATCH = 20
+
+
+def batches(runs: int, seed: int, only: int | None) -> Iterator[Batch]:
+    """Each with a seed of its own."""
+    each = -(-runs // len(NAMED))
+    for number, lie in enumerate(NAMED):
+        if only in (None, number):
+            yield Batch(each, lie, seed + number, f"make lies RUNS={runs} SEED={seed} LIE={number}")
+    if only is None:
+        command = f"make lies RUNS={runs} SEED={seed}"
+        for number in range(0, runs // HONEST_PART, HONEST_BATCH):
+            yield Batch(HONEST_BATCH, None, seed + len(NAMED) + number, command)
+        whole = random.Random(seed).choices(range(len(NAMED)), k=runs // SERVICE_PART // 2)
+        for place, number in enumerate(whole):
+            yield Batch(2, NAMED[number], seed + place, f"{command} (a whole service)", is_whole_service=True)
 
 
 def main() -> int:
@@ -26,37 +45,29 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--lie", type=int, default=None, help="only this one, by its number")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at the same time")
     arguments = parser.parse_args()
     seed = random.randrange(1 << 31) if arguments.seed is None else arguments.seed
     print(f"SEED={seed}", flush=True)
-    chance = random.Random(seed)
-    each = -(-arguments.runs // len(NAMED))
-    lies: list[tuple[int, Named | None]] = list(enumerate(NAMED))
-    if arguments.lie is not None:
-        lies = [lies[arguments.lie]]
-    batches = [(each, lie, number, in_one_process) for number, lie in lies]
-    if arguments.lie is None:
-        batches.append((arguments.runs // HONEST_PART, None, len(NAMED), in_one_process))
-        whole = chance.sample(lies, min(len(lies), arguments.runs // SERVICE_PART // 2))
-        batches += [(2, lie, number, on_a_whole_service) for number, lie in whole]
     summary, began, failed = Summary(), time.monotonic(), 0
     console = Console(width=160)
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("runs", total=sum(runs for runs, *_ in batches))
-        for runs, lie, number, execute in batches:
-            try:
-                if runs:
-                    tell(summary, runs, seed + number, lie, execute, lambda: progress.advance(task))
-            except (WrongAnswerError, FalseAccusationError) as error:
+    todo = list(batches(arguments.runs, seed, arguments.lie))
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.jobs, spawned) as pool, Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("runs", total=sum(batch.runs for batch in todo))
+        for done in as_completed([pool.submit(batch.tell) for batch in todo]):
+            told, failure = done.result()
+            summary.merge(told)
+            progress.advance(task, told.runs)
+            if failure:
                 failed += 1
-                console.print(f"FAILED: make lies RUNS={arguments.runs} SEED={seed} LIE={number}", markup=False)
-                console.print(f"{type(error).__name__}: {error}", markup=False)
+                console.print(failure, markup=False)
     console.print(summary.table())
     for line in summary.lines():
-        console.print(line)
+        console.print(line, highlight=False)
     console.print(f"{failed} failed; {summary.runs / (time.monotonic() - began):.1f} runs per second")
-    told = sum(counted.total() for counted in summary.told.values())
-    print(f"ASSURANCE lies result={'failed' if failed else 'ok'} runs={summary.runs} told={told} failed={failed}")
+    count = sum(counted.total() for counted in summary.told.values())
+    print(f"ASSURANCE lies result={'failed' if failed else 'ok'} runs={summary.runs} told={count} failed={failed}")
     return 1 if failed else 0
 
 

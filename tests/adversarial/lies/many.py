@@ -3,13 +3,14 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from lies.full import FullRun
 from lies.liar import Layer
 from lies.monitor import directory_in_memory
-from lies.run import Outcome, Run, Verdict
+from lies.run import FalseAccusationError, Outcome, Run, Verdict, WrongAnswerError
 from lies.script import NAMED, Named, Script, scripts
 from rich.table import Table
 
@@ -23,6 +24,15 @@ class Summary:
         self.names: Counter[str] = Counter()
         self.never = set(NAMED)
         self.operations: Counter[str] = Counter()
+
+    def merge(self, other: "Summary") -> None:
+        self.runs += other.runs
+        self.verdicts += other.verdicts
+        self.names += other.names
+        self.operations += other.operations
+        self.never &= other.never
+        for layer, counted in other.told.items():
+            self.told[layer] += counted
 
     def add(self, outcome: Outcome) -> None:
         self.runs += 1
@@ -58,7 +68,6 @@ def tell(
     first_seed: int,
     lie: Named | None,
     execute: Callable[[Script], Outcome],
-    after: Callable[[], None] = lambda: None,
 ) -> None:
     """Runs with this lie among others, or honest ones.
 
@@ -76,7 +85,6 @@ def tell(
     @given(scripts(lie))
     def run(script: Script) -> None:
         summary.add(execute(script))
-        after()
 
     run()
 
@@ -89,3 +97,25 @@ def in_one_process(script: Script) -> Outcome:
 def on_a_whole_service(script: Script) -> Outcome:
     with directory_in_memory() as directory:
         return asyncio.run(FullRun(Path(directory), script).execute())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Runs of one lie, or, with None, honest ones."""
+
+    runs: int
+    lie: Named | None
+    seed: int
+    command: str
+    """That repeats it."""
+    is_whole_service: bool = False
+
+    def tell(self) -> tuple[Summary, str]:
+        """What came of them; and the failure, if there is one."""
+        summary = Summary()
+        execute = on_a_whole_service if self.is_whole_service else in_one_process
+        try:
+            tell(summary, self.runs, self.seed, self.lie, execute)
+        except (WrongAnswerError, FalseAccusationError) as error:
+            return summary, f"FAILED: {self.command}\n{type(error).__name__}: {error}"
+        return summary, ""
