@@ -28,6 +28,9 @@ from kvstore.violation import Violation, violation_name
 SLOTS: Final = 256
 KEY_BYTES_MAX: Final = 100
 VALUE_BYTES_MAX: Final = 10_000
+KEPT_VALUE_BYTES_MAX: Final = 60
+"""So that some values are read again."""
+READ_BYTES_MAX: Final = 100_000
 ROUNDS_MAX: Final = 100
 """For what has been submitted at once; an honest host needs a few."""
 PATIENCE_SECONDS: Final = 30.0
@@ -161,6 +164,8 @@ class Host:
                 fresh=fresh,
                 slots=SLOTS,
                 hot_records_max=self._hot_records,
+                kept_value_bytes_max=KEPT_VALUE_BYTES_MAX,
+                read_bytes_max=READ_BYTES_MAX,
                 key_bytes_max=KEY_BYTES_MAX,
                 value_bytes_max=VALUE_BYTES_MAX,
                 response_bytes_max=limits.RESPONSE_BYTES_MAX,

@@ -22,7 +22,7 @@ from lies.run import Run, Verdict, WrongAnswerError
 from lies.script import KEYS, NAMED, Ask, Cut, Do, Restart, Script, Step, Tell
 from support.linearizability import Fate, Kind
 
-LIES, RUNS_OF_EACH, HONEST_RUNS, WHOLE_SERVICES = 20, 3, 20, 2
+LIES, RUNS_OF_EACH, HONEST_RUNS, WHOLE_SERVICES = 20, 3, 20, 1
 """The first run that hypothesis makes of a lie is always the simplest script."""
 FIRST, SECOND = 3, 5
 """Numbers of values."""
