@@ -5,6 +5,9 @@
 //! Timestamps and multisets are not its business.
 
 #[cfg(test)]
+#[path = "tests/frozen/cache.rs"]
+mod frozen;
+#[cfg(test)]
 #[path = "tests/driver/observe/cache.rs"]
 mod observe;
 

@@ -5,6 +5,9 @@
 //! Evictions are strictly increasing in (clock, key in post-order), and the published clock never goes back.
 
 #[cfg(test)]
+#[path = "tests/frozen/epochs.rs"]
+mod frozen;
+#[cfg(test)]
 #[path = "tests/driver/observe/epochs.rs"]
 mod observe;
 
@@ -18,6 +21,9 @@ use crate::key::Key;
 use crate::time::Timestamp;
 use crate::value::Value;
 use crate::violation::ViolationCode;
+
+#[cfg(test)]
+pub(crate) use frozen::Moment;
 
 /// The three sums of an epoch that is handed over.
 pub(crate) struct Sums<S> {

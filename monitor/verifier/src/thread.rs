@@ -4,6 +4,9 @@
 //! one. It copies nothing from the log but what it has checked, and keeps no reference to it.
 
 #[cfg(test)]
+#[path = "tests/frozen/thread.rs"]
+mod frozen;
+#[cfg(test)]
 #[path = "tests/driver/observe/thread.rs"]
 mod observe;
 mod requests;

@@ -93,7 +93,7 @@ fn no_other_check_refuses_its_log() {
 }
 
 /// The names in the source, each of which stands there once.
-fn names_in_the_source() -> Vec<String> {
+pub fn names_in_the_source() -> Vec<String> {
     let sources = [
         include_str!("../cache.rs"),
         include_str!("../chain.rs"),

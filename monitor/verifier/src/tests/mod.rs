@@ -12,6 +12,7 @@ mod interleavings;
 pub(crate) mod left_out;
 mod random_logs;
 mod requests;
+mod search;
 pub(crate) mod symbolic;
 #[cfg(loom)]
 pub(crate) mod watched_atomics;
