@@ -18,10 +18,10 @@ from typing import Any, Final
 
 import lmdb
 
-from kvstore import limits
+from kvstore import failpoints, limits
 from kvstore.checkpointer import check_meta
 from kvstore.children import ServiceError
-from kvstore.data_directory import locked_data_directory, move_aside
+from kvstore.data_directory import locked_data_directory, move_aside, refuse_unfinished_restore, restore_marker
 from kvstore.pending import Pending
 from kvstore.storage import META_KEY, PENDING_TABLES, SEALED_KEY, LmdbWriter, StorageError
 
@@ -79,13 +79,23 @@ def restore(source: Path, data: Path, *, replace: bool) -> list[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(mode=0o700)
             shutil.copyfile(source / "store" / _DATA_FILE, partial / _DATA_FILE)
+            failpoints.hit("restore.after_copy")
             if _describe(partial)["epoch"] != manifest["epoch"]:
                 raise BackupError(f"{source} is damaged: its store is not the one of its {MANIFEST}")
             for path in (partial / _DATA_FILE, partial):
                 _sync(path)
-            # The log first: it goes on from the former store, and next to another one it would be taken for changed.
-            aside = [move_aside(path) for path in former]
+            marker = restore_marker(data)
+            marker.touch()
+            _sync(data)
+            aside = []
+            for path in former:
+                failpoints.hit("restore.before_move")
+                aside.append(move_aside(path))
+            failpoints.hit("restore.before_rename")
             partial.rename(store)
+            _sync(data)
+            failpoints.hit("restore.after_rename")
+            marker.unlink()
             _sync(data)
     return aside
 
@@ -97,12 +107,14 @@ def compact(data: Path, progress: Progress) -> tuple[int, int]:
     """
     with _errors(f"the compaction of {data}"), locked_data_directory(data):
         store, partial = data / "store", data / "store.partial"
+        refuse_unfinished_restore(data)
         if not (store / _DATA_FILE).exists():
             raise BackupError(f"{data} has no store")
         writer = LmdbWriter(store, limits.MIB)
         try:
             pending = Pending(writer)
             while not pending.is_empty:
+                failpoints.hit("compact.before_apply")
                 pending.apply_some()
         finally:
             writer.close()
@@ -111,9 +123,12 @@ def compact(data: Path, progress: Progress) -> tuple[int, int]:
         partial.mkdir(mode=0o700)
         with _opened(store) as old, lmdb.open(str(partial), map_size=_map_bytes(old), sync=False) as new:
             _copy_rows(old, new, progress)
+            failpoints.hit("compact.before_sync")
             new.sync(True)
         _sync(partial / _DATA_FILE)
+        failpoints.hit("compact.before_rename")
         (partial / _DATA_FILE).rename(store / _DATA_FILE)
+        failpoints.hit("compact.after_rename")
         # It speaks of the old file's readers; the next who opens the store makes it anew.
         (store / "lock.mdb").unlink(missing_ok=True)
         _sync(store)

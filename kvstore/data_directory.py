@@ -103,6 +103,21 @@ def _remove_runtime(link: Path) -> None:
     link.unlink()
 
 
+def restore_marker(data: Path) -> Path:
+    """A file that is there from before a restore changes anything until it is through: between its steps, store and
+    write-ahead log are not those of one another."""
+    return data / "restore.unfinished"
+
+
+def refuse_unfinished_restore(data: Path) -> None:
+    """Raises ServiceError if a restore of the data directory was interrupted."""
+    if restore_marker(data).exists():
+        raise ServiceError(
+            f"a restore into {data} was interrupted: run the same `zetakv restore … --replace` again. Nothing is lost: "
+            "what was there is in the newest *.replaced-* beside it"
+        )
+
+
 def move_aside(path: Path) -> Path:
     """Give way to another store, durably. The data directory must be locked. Returns the new name."""
     stamp = time.strftime("%Y%m%d-%H%M%S")

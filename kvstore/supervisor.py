@@ -17,7 +17,13 @@ from pathlib import Path
 from kvstore import limits
 from kvstore.children import Children, ServiceError
 from kvstore.config import DURABILITY_WAL, ChildConfig, ServeConfig
-from kvstore.data_directory import address_text, bind_ports, locked_data_directory, runtime_directory
+from kvstore.data_directory import (
+    address_text,
+    bind_ports,
+    locked_data_directory,
+    refuse_unfinished_restore,
+    runtime_directory,
+)
 from kvstore.directories import make_directory
 from kvstore.gateway_keeper import GatewayKeeper
 from kvstore.messages import Json
@@ -52,6 +58,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ready], None]) -> Viola
     Raises ServiceError, CrashLoopError, and IntegrityViolationError if it cannot start because of one.
     """
     with locked_data_directory(config.data) as lock, runtime_directory(config.data) as runtime:
+        refuse_unfinished_restore(config.data)
         await _finish_left_over_log(config, runtime, lock)
         supervisor = Supervisor(config, runtime, lock)
         try:

@@ -20,6 +20,15 @@ def host_points() -> set[str]:
     return {name for call in calls for name in _NAME.findall(call)}
 
 
+COMMANDS = ("backup.", "compact.", "restore.")
+"""Beginnings of the points of commands, to which no service comes: `test_store_commands.py`."""
+
+
+def service_points() -> set[str]:
+    """Names of all points of a service."""
+    return {point for point in host_points() | monitor_points() if not point.startswith(COMMANDS)}
+
+
 def monitor_points() -> set[str]:
     sources = CHECKOUT.glob("monitor/daemon/src/**/*.rs")
     return {name for path in sources for name in _MONITOR_POINT.findall(path.read_text())}
@@ -80,14 +89,18 @@ class FailpointDirectory:
         return set(os.listdir(self.path / "hits"))
 
     def processes(self) -> set[int]:
-        """Processes that run with this directory in their environment: those of the service, however orphaned."""
-        marker = f"ZETAKV_FAILPOINTS={self.path}\0".encode()
-        found = set()
-        for directory in Path("/proc").iterdir():
-            if directory.name.isdecimal():
-                try:
-                    if marker in (directory / "environ").read_bytes():
-                        found.add(int(directory.name))
-                except OSError:
-                    continue  # it has ended, or belongs to someone else
-        return found
+        return processes_of(self.path)
+
+
+def processes_of(failpoints: Path) -> set[int]:
+    """Processes that run with this directory in their environment: those of the service, however orphaned."""
+    marker = f"ZETAKV_FAILPOINTS={failpoints}\0".encode()
+    found = set()
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdecimal():
+            try:
+                if marker in (directory / "environ").read_bytes():
+                    found.add(int(directory.name))
+            except OSError:
+                continue  # it has ended, or belongs to someone else
+    return found

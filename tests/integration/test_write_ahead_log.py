@@ -137,15 +137,20 @@ async def test_crash_at_a_step_of_the_replay(tmp_path: Path, point: str, hit: in
         service.close()
 
 
-async def test_large_values_and_refusals_are_replayed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "limits", [(), ("--key-bytes", "5", "--value-bytes", "100")], ids=["same_limits", "lower_limits"]
+)
+async def test_large_values_and_refusals_are_replayed(tmp_path: Path, limits: tuple[str, ...]) -> None:
+    """Also what is longer than what may be asked for by now."""
     service = await started(service_at(tmp_path, 0))
     large = bytes(range(256)) * 300
     async with client_of(service) as kv:
         await kv.put(b"large", large)
+        await kv.put(b"a key of some length", b"1")
         assert not (await kv.insert(b"large", b"x")).applied
         await kv.delete(b"gone")
     service.kill()
-    await started(service)
+    service = await started(service_at(tmp_path, 0, *limits))
     try:
         async with client_of(service) as kv:
             assert (await kv.get(b"large")).value == large

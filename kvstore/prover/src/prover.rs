@@ -207,7 +207,13 @@ impl Prover {
 
     /// Queue a record of the write-ahead log; all of them, in their order, before any request.
     pub fn replay(&mut self, record: &[u8]) -> Result<(), Error> {
-        let (items, tag) = read_record(&self.rules, record)?;
+        // what was admitted then may be longer than what is today
+        let rules = FrameRules {
+            key_bytes_max: usize::MAX,
+            value_bytes_max: usize::MAX,
+            ..self.rules
+        };
+        let (items, tag) = read_record(&rules, record)?;
         self.replay.as_mut().ok_or(NOT_REPLAYING)?.tag = tag;
         for item in items {
             self.rounds.submit_replay(item);

@@ -1,0 +1,99 @@
+"""`zetakv compact` and `zetakv restore` are killed between any two steps: nothing is lost, and the next start works or
+says what to do."""
+
+import asyncio
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from crash.plans import FailpointDirectory, Plan
+from kvstore_client import connect
+from support.server import ZETAKV, Server, environment_of
+
+RECORDS = {b"key %d" % number: b"1" for number in range(300)}
+
+
+def killed(server: Server, failpoints: FailpointDirectory, plan: Plan, *command: str) -> None:
+    """Run a command that the plan kills."""
+    failpoints.arm(plan)
+    environment = environment_of(server.home) | {"ZETAKV_FAILPOINTS": str(failpoints.path)}
+    done = subprocess.run([ZETAKV, *command], env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done
+    assert failpoints.fired
+
+
+async def put_all(server: Server, *, certified: bool) -> None:
+    async with connect(server.address, server.fingerprint, key=server.admin_key) as kv:
+        await kv.put_many(RECORDS, certified=certified)
+
+
+async def has_all(server: Server) -> bool:
+    """Whether all records are there, and certified. The server is started and stopped for that."""
+    await asyncio.to_thread(server.start)
+    async with connect(server.address, server.fingerprint, key=server.admin_key) as kv:
+        answers = await kv.get_many(list(RECORDS), certified=True)
+    await asyncio.to_thread(server.stop)
+    return [answer.value for answer in answers] == list(RECORDS.values())
+
+
+@pytest.mark.parametrize("point", ["before_sync", "before_rename", "after_rename"])
+async def test_compact(tmp_path: Path, point: str) -> None:
+    server = Server(tmp_path, ["--epoch-ms", "50"])
+    try:
+        await asyncio.to_thread(server.start)
+        await put_all(server, certified=True)
+        server.kill()  # so that something may be pending
+        failpoints = FailpointDirectory(tmp_path / "failpoints")
+        killed(server, failpoints, Plan(f"compact.{point}", 1, "kill"), "compact", "--data", str(server.data))
+        assert await has_all(server)
+        assert server.offline_command("compact", "--data", str(server.data)).code == 0
+        assert not (server.data / "store.partial").exists()
+        assert await has_all(server)
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("point", "hit", "starts"),
+    [
+        ("after_copy", 1, True),
+        ("before_move", 1, False),
+        ("before_move", 2, False),
+        ("before_rename", 1, False),
+        ("after_rename", 1, False),
+    ],
+)
+async def test_restore(tmp_path: Path, point: str, hit: int, starts: bool) -> None:
+    """There is a write-ahead log: with another store, or without its own, it would be lost, or taken for changed."""
+    server = Server(tmp_path, ["--epoch-ms", "50"])
+    copy = tmp_path / "copy"
+    try:
+        await asyncio.to_thread(server.start)
+        async with connect(server.address, server.fingerprint, key=server.admin_key) as kv:
+            await kv.put(b"first", b"1", certified=True)
+        await asyncio.to_thread(server.stop)
+        server.options = ["--epoch-ms", "60000", "--durability", "wal"]
+        await asyncio.to_thread(server.start)
+        await put_all(server, certified=False)
+        server.kill()
+        assert list((server.data / "wal").glob("worker-*"))
+        assert server.offline_command("backup", str(copy), "--data", str(server.data)).code == 0
+        failpoints = FailpointDirectory(tmp_path / "failpoints")
+        restore = ("restore", str(copy), "--data", str(server.data), "--replace")
+        killed(server, failpoints, Plan(f"restore.{point}", hit, "kill"), *restore)
+        if starts:
+            server.options = ["--epoch-ms", "50", "--durability", "wal"]
+            assert await has_all(server), "the former store is there, with its log"
+            return
+        refused = await asyncio.to_thread(server.start_refused)
+        assert refused.code == 1
+        assert "was interrupted: run the same `zetakv restore" in refused.stderr
+        assert server.offline_command("compact", "--data", str(server.data)).code == 1
+        assert server.offline_command(*restore).code == 0
+        kept = [path.name for path in server.data.glob("wal.replaced-*/worker-*")]
+        assert kept, "the log is kept with the store that it belongs to"
+        server.options = ["--epoch-ms", "50"]
+        assert not await has_all(server), "the backup has nothing of what was only in the log"
+    finally:
+        server.close()
