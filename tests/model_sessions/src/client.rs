@@ -57,7 +57,9 @@ impl State {
 
     /// A receipt arrives.
     pub fn get_receipt(&mut self, rules: Rules, id: Id) -> Outcome {
-        let receipt = self.receipts[usize::from(id)];
+        let Some(receipt) = self.receipts.get(usize::from(id)).copied() else {
+            return Outcome::Impossible;
+        };
         let Some(current) = self.client.current.as_mut() else {
             return Outcome::Impossible;
         };
@@ -91,7 +93,9 @@ impl State {
 
     /// The answer to a resume arrives.
     pub fn get_resumed(&mut self, rules: Rules, id: Id) -> Outcome {
-        let resumed = self.resumed[usize::from(id)];
+        let Some(resumed) = self.resumed.get(usize::from(id)).copied() else {
+            return Outcome::Impossible;
+        };
         let Phase::Resuming(asked, refused) = self.client.phase else {
             return Outcome::Impossible;
         };
@@ -143,7 +147,9 @@ impl State {
 
     /// A server hello arrives, and then the certificates up to its head.
     pub fn get_welcome(&mut self, rules: Rules, id: Id) -> Outcome {
-        let welcome = self.welcomes[usize::from(id)];
+        let Some(welcome) = self.welcomes.get(usize::from(id)).copied() else {
+            return Outcome::Impossible;
+        };
         let Phase::Greeting(hello, known) = self.client.phase else {
             return Outcome::Impossible;
         };

@@ -15,4 +15,5 @@ pub mod monitor;
 pub mod properties;
 pub mod rules;
 pub mod search;
+pub mod situations;
 pub mod state;

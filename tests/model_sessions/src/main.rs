@@ -1,4 +1,5 @@
 //! `zetakv-session-search [SECONDS]` runs all canaries, then searches all bounds with all rules, for so many seconds together.
+//! `zetakv-session-search --situations` prints what clients conclude, for `tests/vectors/verdicts.json`.
 //! `zetakv-session-search RULE` prints what happens without that rule.
 
 use std::process::ExitCode;
@@ -16,6 +17,10 @@ const SECONDS: f64 = 30.0;
 
 fn main() -> ExitCode {
     let argument = std::env::args().nth(1);
+    if argument.as_deref() == Some("--situations") {
+        println!("{}", zetakv_session_model::situations::all());
+        return ExitCode::SUCCESS;
+    }
     match argument.as_deref().map(str::parse) {
         None => search_all(SECONDS),
         Some(Ok(seconds)) => search_all(seconds),

@@ -146,8 +146,8 @@ impl State {
         }
         let numbered = (0..)
             .zip(&self.sessions)
-            .map(|(id, session): (Id, _)| (session.number, id));
-        let mut offered: Vec<_> = numbered.collect();
+            .filter(|(_, session): &(Id, _)| session.has_ticket);
+        let mut offered: Vec<_> = numbered.map(|(id, session)| (session.number, id)).collect();
         match tickets {
             Tickets::None => offered.clear(),
             Tickets::OldestFirst => {}
@@ -236,6 +236,7 @@ impl State {
         let session = Session {
             incarnation: monitor.incarnation,
             number,
+            has_ticket: monitor.tag.is_some(),
         };
         let session = put(&mut self.sessions, session);
         monitor.sessions.push(Live {

@@ -65,6 +65,16 @@ struct Reached {
 
 /// Search until all is seen, or a counterexample, or so many states or so much time.
 pub fn search(config: &Config, states_max: usize, time_max: Duration) -> Report {
+    search_watched(config, states_max, time_max, |_, _, _| {})
+}
+
+/// The same; `watch` sees every transition.
+pub fn search_watched(
+    config: &Config,
+    states_max: usize,
+    time_max: Duration,
+    mut watch: impl FnMut(&State, &Action, &State),
+) -> Report {
     let since = Instant::now();
     let mut digest = Digest::default();
     let first = State::first(config.ops);
@@ -85,6 +95,7 @@ pub fn search(config: &Config, states_max: usize, time_max: Duration) -> Report 
                 report.transitions += 1;
                 let mut next = state.clone();
                 let outcome = next.apply(config, &action);
+                watch(state, &action, &next);
                 let mut what = violated(state, &next, config);
                 if let Outcome::Refused(refusal) = outcome
                     && config.honest

@@ -83,6 +83,8 @@ pub struct Session {
     pub incarnation: Inc,
     /// Its number, which may be given again.
     pub number: u8,
+    /// Whether there is a ticket of it: with a write-ahead log.
+    pub has_ticket: bool,
 }
 
 /// A request, as the client signed it.

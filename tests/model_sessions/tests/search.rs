@@ -7,6 +7,7 @@ use zetakv_session_model::canaries::{REDUNDANT, SLOW, all, bounds};
 use zetakv_session_model::host::Config;
 use zetakv_session_model::rules::{Rule, Rules};
 use zetakv_session_model::search::search;
+use zetakv_session_model::situations;
 
 /// The narrowest of the bounds; `make search-sessions` goes on.
 const BOUNDS: usize = 1;
@@ -57,4 +58,11 @@ fn with_all_rules_nothing_goes_wrong() {
         }
         assert!(report.complete, "{}: {} states", config.name, report.states);
     }
+}
+
+#[test]
+fn the_vectors_are_what_the_model_concludes() {
+    let vectors = include_str!("../../vectors/verdicts.json");
+    let how = "cargo run --release -p zetakv-session-model -- --situations > tests/vectors/verdicts.json";
+    assert!(vectors.trim_end() == situations::all(), "run: {how}");
 }

@@ -10,8 +10,8 @@ use zetakv_monitor::wire::kind;
 use zetakv_verifier::codec::Reader;
 use zetakv_verifier::crypto::Crypto as _;
 use zetakv_verifier::machine::OperationResult;
-use zetakv_verifier::receipt::ReceiptHeader;
-use zetakv_verifier::request::{MacDomain, RequestHeader};
+use zetakv_verifier::receipt::{ReceiptHeader, Resumed};
+use zetakv_verifier::request::{MacDomain, RESUME_BYTES, RequestHeader};
 use zetakv_verifier::standard_crypto::StandardCrypto;
 use zetakv_verifier::value::Commitment;
 
@@ -158,10 +158,22 @@ impl Client {
 
     /// The same, after a moment.
     pub fn request_after(&self, thread: u16, sequence: u64, after_ts: u64, operations: &[Vec<u8>]) -> Vec<u8> {
+        self.request_of(1, thread, sequence, after_ts, operations)
+    }
+
+    /// The same, of a generation.
+    pub fn request_of(
+        &self,
+        generation: u32,
+        thread: u16,
+        sequence: u64,
+        after_ts: u64,
+        operations: &[Vec<u8>],
+    ) -> Vec<u8> {
         let mut request = Vec::new();
         RequestHeader {
             session: self.session,
-            generation: 1,
+            generation,
             thread,
             operations: operations.len() as u16,
             sequence,
@@ -174,6 +186,29 @@ impl Client {
         let key = self.key(&[b"zetakv/1 request", &thread.to_le_bytes()]);
         request.extend_from_slice(&crypto().mac(&key, MacDomain::Request, &[&request]));
         request
+    }
+
+    /// A resume.
+    pub fn resume(&self, generation: u32, thread: u16) -> [u8; RESUME_BYTES] {
+        let mut resume = Vec::new();
+        resume.extend_from_slice(&self.session.to_le_bytes());
+        resume.extend_from_slice(&generation.to_le_bytes());
+        resume.extend_from_slice(&[thread.to_le_bytes(), [0, 0]].concat());
+        resume.extend_from_slice(&random::<16>().expect("random bytes"));
+        let key = self.key(&[b"zetakv/1 request", &thread.to_le_bytes()]);
+        resume.extend_from_slice(&crypto().mac(&key, MacDomain::Resume, &[&resume]));
+        resume.try_into().expect("its length")
+    }
+
+    /// Check the answer to a resume: the last sequence that ran.
+    pub fn check_resumed(&self, resume: &[u8; RESUME_BYTES], resumed: &[u8]) -> u64 {
+        let (covered, mac) = resumed.split_last_chunk().expect("a MAC");
+        assert_eq!(covered[..14], resume[..14], "session, generation and thread");
+        let key = self.key(&[b"zetakv/1 receipt", &resume[12..14]]);
+        assert!(crypto().mac_is(&key, MacDomain::Resumed, &[covered, &resume[16..32]], mac));
+        Resumed::decode(&mut Reader::new(covered))
+            .expect("a header")
+            .last_sequence
     }
 
     /// Check a receipt of a request: when it ran, and its results.

@@ -5,6 +5,8 @@ mod crashes;
 mod failures;
 mod host;
 mod log_attacks;
+mod model;
+mod model_driver;
 mod monitor_process;
 mod offline;
 mod service;
