@@ -16,7 +16,7 @@ import time
 import traceback
 from pathlib import Path
 
-from crash.plans import build_monitor, host_points, monitor_points
+from crash.plans import build_monitor, service_points
 from crash.run import Run, Summary
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -70,7 +70,7 @@ def report(summary: Summary, failures: int, seconds: float) -> None:
         console.print(
             f"recovery: p50 {cuts[49]:.2f} s, p99 {cuts[98]:.2f} s, most {max(summary.recovery_seconds):.2f} s"
         )
-    never = (host_points() | monitor_points()) - summary.hits
+    never = service_points() - summary.hits
     console.print("failpoints that were never come to:", ", ".join(sorted(never)) or "none")
     console.print(f"{failures} runs failed; {sum(summary.crashes.values()) / seconds * 60:.0f} crashes per minute")
 

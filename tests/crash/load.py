@@ -1,6 +1,7 @@
 """Clients that do everything a client can do, on few keys, and note what they were told."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Sequence
 
@@ -20,6 +21,50 @@ REGISTERS = [f"register {i}".encode() for i in range(4)]
 KEYS = COUNTERS + REGISTERS
 PAUSE_SECONDS_MAX = 0.03
 _LONG_VALUE_BYTES = 3_000
+
+
+BULK = [b"bulk %d" % i for i in range(3_000)]
+_BULK_PAUSE_SECONDS = 0.05
+
+
+class Bulk:
+    """Puts so many records at once that their checkpoint is applied in several transactions (at least 1,000 rows each).
+
+    All get the number of the attempt as their value. So each must have that of the last certified attempt, or of a
+    later one.
+    """
+
+    def __init__(self, kv: KV) -> None:
+        self._kv = kv
+        self._attempted = 0
+        self._certified = 0
+
+    async def run(self, over: asyncio.Event) -> None:
+        while not over.is_set():
+            self._attempted += 1
+            attempt = self._attempted
+            try:
+                await self._kv.put_many(dict.fromkeys(BULK, b"%d" % attempt), certified=True)
+                self._certified = attempt
+            except IntegrityError:
+                raise  # nobody lies here
+            except KVStoreError:
+                pass
+            await asyncio.sleep(_BULK_PAUSE_SECONDS)
+
+    async def check(self) -> None:
+        """Nothing is in flight. Raises AssertionError."""
+        for key, value in zip(BULK, await certified_values(self._kv, BULK), strict=True):
+            assert self._certified <= int(value or b"0") <= self._attempted, (
+                f"{key!r} has {value!r}; attempt {self._certified} was certified, {self._attempted} the last"
+            )
+
+
+async def certified_values(kv: KV, keys: Sequence[bytes]) -> list[Stored]:
+    while True:
+        # What was read just before a crash is lost with it: that says nothing, and is asked again.
+        with contextlib.suppress(ProvisionalLostError):
+            return [answer.value for answer in await kv.get_many(keys, certified=True)]
 
 
 class Client:
