@@ -134,6 +134,15 @@ mod tests {
     }
 
     #[test]
+    fn what_holds_keys_wipes_itself() {
+        const fn wiped<T: zeroize::ZeroizeOnDrop>() {}
+        wiped::<Secret>();
+        wiped::<SigningKey>();
+        wiped::<x25519_dalek::StaticSecret>();
+        wiped::<chacha20poly1305::XChaCha20Poly1305>();
+    }
+
+    #[test]
     fn hex_roundtrip() {
         assert_eq!(from_hex(&to_hex(&[0xa5; 32])), Some([0xa5; 32]));
         assert_eq!(from_hex("a5"), None);

@@ -12,6 +12,7 @@ mod observe;
 
 use alloc::collections::BTreeMap;
 
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::check::{Fault, check};
@@ -170,7 +171,8 @@ impl Chain {
     pub fn end_replay<C: Crypto>(&mut self, crypto: &C, tag: &Mac) -> Result<(), Fault> {
         let latest_is_in = self.replay()?.latest.is_none();
         let nothing = self.replayed.is_empty();
-        check!(replay_is_what_was_logged: nothing || self.tag == *tag, else LogChanged(Key::ROOT));
+        let is_tag = bool::from(self.tag.ct_eq(tag)); // the host has not been told the tag of what it makes up
+        check!(replay_is_what_was_logged: nothing || is_tag, else LogChanged(Key::ROOT));
         check!(replay_has_latest_mark: nothing || latest_is_in, else LogChanged(Key::ROOT));
         self.replay = None;
         let incarnation = self.incarnation;

@@ -212,4 +212,16 @@ pub const EPOCHS: &[Scenario] = &[
         },
         otherwise: Accepted,
     },
+    // nor a node where another thread has the root
+    Scenario {
+        check: "verify_epoch_cache_empty",
+        also_without: &[],
+        code: CacheNotEmpty,
+        key: "",
+        log: |world| {
+            world.accepted(1, Log::new().add_blum(0, "0", EMPTY_NODE, ts(1, 1), 1).next_epoch());
+            (1, Log::new().verify_epoch())
+        },
+        otherwise: Accepted,
+    },
 ];

@@ -8,7 +8,7 @@ use super::checks::Otherwise::{Accepted, Inseparable};
 use super::checks::Scenario;
 use super::symbolic::SymbolicCrypto;
 use super::world::{Answer, Log, NULL, SESSION, World, exchange, get, put, ts};
-use crate::chain::{Incarnation, LogConfig, Replayed};
+use crate::chain::{Chain, Incarnation, LogConfig, Replayed};
 use crate::codec::Reader;
 use crate::crypto::{Crypto as _, Mac};
 use crate::entry::{Entry, ThreadId};
@@ -87,6 +87,33 @@ fn keep_log(
             tag,
             latest,
         });
+    }
+}
+
+#[test]
+fn each_key_belongs_to_one_thread_by_its_first_bits() {
+    for threads in [1, 2, 4, 64, 256] {
+        let config = || LogConfig {
+            key: Zeroizing::new([9; 32]),
+            threads,
+            instance: [8; 16],
+            incarnation: FIRST,
+            sealed_by: NOBODY,
+            tag: None,
+            latest: None,
+        };
+        let crypto = SymbolicCrypto::default();
+        let chains: Vec<_> = (0..threads)
+            .map(|thread| Chain::new(config(), thread, &crypto))
+            .collect();
+        for first in 0..=255 {
+            let mut key = [0xff; 32];
+            key[0] = first;
+            let owners: Vec<_> = (0..threads)
+                .filter(|thread| chains[usize::from(*thread)].owns(&key))
+                .collect();
+            assert_eq!(owners, [u16::from(first) / (256 / threads)]);
+        }
     }
 }
 
