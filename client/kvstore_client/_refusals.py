@@ -19,8 +19,8 @@ from kvstore_client._errors import (
 )
 from kvstore_client._frames import decode_error
 
-TEXT_MAX = 200
-"""Characters of the host's text that get into a message."""
+TEXT_MAX = 2_000
+"""Characters of the host's text that get into a message: enough to name sixteen keys."""
 
 _HELLO_REFUSED, _NOT_NOW, _MONITOR_FAILED, _CHANGES_REFUSED = 4, 6, 8, 9
 _UNKNOWN_KEY, _KEY_REQUIRED, _TOO_MANY_SESSIONS = 3, 4, 5

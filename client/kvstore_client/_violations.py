@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from kvstore_client._codec import Reader
 from kvstore_client._crypto import SIGNATURE_BYTES, signed_by
 from kvstore_client._errors import ProtocolError
+from kvstore_client._refusals import TEXT_MAX
 
 NO_THREAD = 65535
 LEAF_DEPTH = 256
 
 _MAGIC = b"ZKV1"
-_HOST_CHARS_MAX = 2_000
-"""Of the host's text: it names a few keys, and nobody should have to read more of what a liar may say."""
 
 VIOLATION_NAMES = {
     1: "malformed_log",
@@ -129,5 +128,5 @@ class UnverifiedViolation:
 
 def _printable(text: bytes) -> str:
     """The host's text, with nothing in it that a terminal would obey."""
-    decoded = text.decode(errors="replace")[:_HOST_CHARS_MAX]
+    decoded = text.decode(errors="replace")[:TEXT_MAX]
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in decoded)

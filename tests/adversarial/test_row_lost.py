@@ -37,6 +37,26 @@ async def test_record_without_its_row(launch: Launch, row: bytes | None) -> None
     await reported(service, "missing_row")
 
 
+@pytest.mark.parametrize("checksum_fits", [False, True], ids=["by_hand", "checksum_fits"])
+async def test_long_value_of_a_record_in_use(launch: Launch, checksum_fits: bool) -> None:
+    """The worker keeps the hash of a long value that it drops from memory, and so sees by itself that it changed."""
+    service = await launch()
+    long = b"x" * 5_000
+    await certified(service, [(b"alice", long)])
+    await certified(service, [(b"bob", b"1")])  # with the next cut, the former's row is in the store alone
+    if checksum_fits:
+        service.disk.write(b"alice", long[:-1] + b"y")
+    else:
+        service.disk.flip(b"alice")
+    async with service.client() as kv:
+        with pytest.raises(RefusedError, match="does not hold the value that was stored") as refused:
+            await kv.get(b"alice")
+    assert "the record is that of key 'alice'" in str(refused.value)
+    finding = (await service.status()).json()["violation"]["host_finding"]
+    assert ("changed on disk, by their checksums: 'alice'" in finding) is not checksum_fits
+    await reported(service, "missing_row")
+
+
 async def test_other_answers_of_the_epoch_are_not_certified(launch: Launch) -> None:
     service = await _without_its_row(launch, None)
     async with service.client() as kv:
