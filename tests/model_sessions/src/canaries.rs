@@ -20,6 +20,7 @@ pub const SMALL: Config = Config {
     honest: false,
     incarnations_max: 2,
     seals_max: 1,
+    cuts_from: 1,
     hellos_max: 2,
     sessions_max: 2,
     resumes_max: 0,
@@ -206,6 +207,7 @@ pub fn all() -> Vec<Canary> {
             &[R::LiveMovesRegister],
             Config {
                 marks: true,
+                cuts_from: 3,
                 ..three(logged())
             },
         ),
@@ -217,7 +219,13 @@ pub fn all() -> Vec<Canary> {
             },
         ),
         canary(&[R::ReplayIsLogged], logged()),
-        canary(&[R::ReplayHasLatestMark], three(logged())),
+        canary(
+            &[R::ReplayHasLatestMark],
+            Config {
+                cuts_from: 3,
+                ..three(logged())
+            },
+        ),
         canary(
             &[R::ReplayFromSealedTag],
             Config {
@@ -238,6 +246,7 @@ pub fn all() -> Vec<Canary> {
             Config {
                 strangers_max: 1,
                 sessions_max: 3,
+                cuts_from: 3,
                 ..three(logged())
             },
         ),
@@ -275,9 +284,6 @@ pub fn all() -> Vec<Canary> {
         ),
     ]
 }
-
-/// Rules whose canaries go through a million states or more: left to the long run.
-pub const SLOW: [Rule; 1] = [Rule::ReplayedOfIncarnation];
 
 /// Rules of which each is enough without the other: what the answer to a resume has under its MAC. Both are kept.
 pub const REDUNDANT: [Rule; 2] = [Rule::ResumedNamesGeneration, Rule::ResumedHasNonce];

@@ -2,7 +2,7 @@
 
 use crate::action::{Action, Outcome, Replay, Tickets};
 use crate::rules::{Rule, Rules};
-use crate::state::{Id, Phase, Receipt, Session, State, Step, Tag, Verdict};
+use crate::state::{Id, Inc, Phase, Receipt, Session, State, Step, Tag, Verdict};
 
 /// Whether starts have a write-ahead log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Config {
     pub incarnations_max: u8,
     /// Sealed states at the most.
     pub seals_max: usize,
+    /// The first incarnation that closes an epoch.
+    pub cuts_from: Inc,
     /// Hellos at the most.
     pub hellos_max: usize,
     /// Sessions at the most.
@@ -131,7 +133,7 @@ impl State {
             if self.strangers < config.strangers_max {
                 actions.push(Action::Stranger);
             }
-            if self.seals.len() <= config.seals_max {
+            if self.seals.len() <= config.seals_max && monitor.incarnation >= config.cuts_from {
                 actions.push(Action::Cut);
             }
         }
