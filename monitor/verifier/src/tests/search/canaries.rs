@@ -20,24 +20,32 @@ pub enum Finding {
     Attack(Configuration, usize),
     /// None, in all states of the configuration; but one of so many steps if this other check is left out, too.
     Shared(Configuration, &'static str, usize),
-    /// None, in all states of [`SMALL`]; why.
-    Redundant(&'static str),
+    /// None, in all states of these; why.
+    Redundant(&'static [Configuration], &'static str),
     /// It is about what is not in the states.
     OutOfScope(&'static str),
 }
 
 use Finding::{Attack, OutOfScope, Redundant, Shared};
 
-/// Where what is redundant has been searched.
-pub const SMALL: &[Configuration] = &[
+/// Where what is redundant is searched.
+const SMALL: &[Configuration] = &[
     Configuration::new(1, &["000"], 2, 1, true),
+    Configuration::new(1, &["00", "000"], 3, 1, false),
     Configuration::new(2, &["000"], 2, 1, false),
+];
+
+/// With a record that is deeper than a leaf.
+const DEEP: &[Configuration] = &[
+    Configuration::new(1, &["000", "0000"], 2, 1, true),
+    Configuration::new(1, &["00", "000", "0000"], 3, 1, false),
+    Configuration::new(2, &["000", "0000"], 2, 1, false),
 ];
 
 /// And where `make search` does, too, as far as it comes.
 pub const LARGER: &[Configuration] = &[
-    Configuration::new(1, &["00", "000"], 3, 1, false),
     Configuration::new(1, &["000", "100"], 2, 1, false),
+    Configuration::new(1, &["00", "000"], 3, 1, true),
     Configuration::new(1, &["00", "000", "001"], 3, 1, false),
     Configuration::new(2, &["000"], 2, 1, true),
     Configuration::new(2, &["00", "000"], 3, 1, false),
@@ -58,54 +66,68 @@ const EPOCH_OF_SUM: &str = "an addition with a timestamp of another epoch is in 
 pub const CANARIES: &[(&str, Finding)] = &[
     (
         "add_to_empty_slot",
-        Redundant("what is overwritten is still counted, so `verify_epoch_cache_empty` refuses"),
+        Redundant(
+            SMALL,
+            "what is overwritten is still counted, so `verify_epoch_cache_empty` refuses",
+        ),
     ),
     (
         "add_within_leaf_depth",
-        Redundant("a record below a leaf is neither run nor above anything"),
+        Redundant(DEEP, "a record below a leaf is neither run nor above anything"),
     ),
     (
         "add_value_fits_key",
-        Redundant("what runs is a leaf's value, and what is a parent a node's: inseparable checks"),
+        Redundant(
+            SMALL,
+            "what runs is a leaf's value, and what is a parent a node's: inseparable checks",
+        ),
     ),
     ("first_value_initial", Attack(LEAF, 5)),
     ("again_not_cached", Shared(LEAF, "evict_links_agree", 10)),
     ("again_hash", Attack(LEAF, 7)),
-    ("split_value_initial", Redundant("a split does not use the value")),
+    (
+        "split_value_initial",
+        Redundant(SMALL, "a split does not use the value"),
+    ),
     (
         "evict_not_root",
-        Redundant("without the root no epoch is sealed, and nothing but the root itself gives it back"),
+        Redundant(
+            SMALL,
+            "without the root no epoch is sealed, and nothing but the root itself gives it back",
+        ),
     ),
     ("evict_no_child_linked", Shared(LEAF_AND_NODE, "evict_links_agree", 14)),
     ("evict_side_names_record", Attack(SPLIT, 12)),
     ("evict_links_agree", Shared(LEAF, "again_not_cached", 10)),
     (
         "add_blum_not_root",
-        Redundant("`evict_not_root`: the root is never in Blum"),
+        Redundant(SMALL, "`evict_not_root`: the root is never in Blum"),
     ),
     ("evict_blum_came_from_blum", Attack(LEAF_CRASHES, 15)),
     (
         "evict_blum_merkle_came_from_merkle",
-        Redundant("the side says already that the record is in Blum"),
+        Redundant(SMALL, "the side says already that the record is in Blum"),
     ),
-    ("add_blum_epoch_not_verified", Redundant(EPOCH_OF_SUM)),
-    ("add_blum_epoch_reached", Redundant(EPOCH_OF_SUM)),
-    ("add_blum_epoch_is_closing", Redundant(EPOCH_OF_SUM)),
+    ("add_blum_epoch_not_verified", Redundant(SMALL, EPOCH_OF_SUM)),
+    ("add_blum_epoch_reached", Redundant(SMALL, EPOCH_OF_SUM)),
+    ("add_blum_epoch_is_closing", Redundant(SMALL, EPOCH_OF_SUM)),
     ("add_blum_clock_passed", Attack(TWO_THREADS, 10)),
     (
         "evict_in_epoch_of_clock",
         Redundant(
+            SMALL,
             "the three checks of epochs at `add_blum`: such an element is never added in the epoch whose sum it is in",
         ),
     ),
     ("evict_later_than_before", Attack(LEAF, 5)),
-    ("next_epoch_once", Redundant("the closing epoch stays the same")),
+    ("next_epoch_once", Redundant(SMALL, "the closing epoch stays the same")),
     ("next_epoch_between_requests", OutOfScope(SESSIONS)),
     ("next_epoch_after_all_logged", OutOfScope(WRITE_AHEAD)),
     ("verify_epoch_between_requests", OutOfScope(SESSIONS)),
     (
         "verify_epoch_clock_at_start",
         Redundant(
+            SMALL,
             "`verify_epoch_cache_empty` and the sums: at the cut all is in Merkle or in Blum, at whatever moment",
         ),
     ),
@@ -118,7 +140,7 @@ pub const CANARIES: &[(&str, Finding)] = &[
     ("run_slot_holds_key", Attack(TWO_LEAVES, 6)),
     (
         "run_absent_in_open_epoch",
-        Redundant("it changes nothing, and null is what the record holds"),
+        Redundant(SMALL, "it changes nothing, and null is what the record holds"),
     ),
     ("run_absent_proved", Attack(LEAF, 6)),
     ("run_absent_changes_nothing", Attack(LEAF, 4)),
@@ -137,7 +159,7 @@ pub fn row(check: &str, finding: &Finding) -> String {
                 configuration.name()
             )
         }
-        Redundant(why) => format!("| `{check}` | redundant | {why} |"),
+        Redundant(_, why) => format!("| `{check}` | redundant | {why} |"),
         OutOfScope(what) => format!("| `{check}` | not searched | {what} |"),
     }
 }
@@ -150,7 +172,7 @@ pub fn search(check: &'static str, finding: &Finding, limits: Limits) -> Result<
             let alone = find_none(configuration, &[check], limits)?;
             Ok(alone + &find(configuration, &[check, also], *steps, limits)?)
         }
-        Redundant(_) => SMALL
+        Redundant(configurations, _) => configurations
             .iter()
             .map(|configuration| find_none(configuration, &[check], limits))
             .collect(),
@@ -164,7 +186,7 @@ fn find(
     steps: usize,
     limits: Limits,
 ) -> Result<String, String> {
-    let report = explore(&configuration.rules(left_out), &[], left_out, limits);
+    let report = explore(&configuration.rules(left_out), left_out, limits);
     let described = line(configuration, left_out, &report);
     let Some(attack) = report.attack.filter(|attack| attack.len() == steps) else {
         return Err(format!("an attack of {steps} steps: {described}"));
@@ -182,7 +204,7 @@ fn find(
 }
 
 fn find_none(configuration: &Configuration, left_out: &[&'static str], limits: Limits) -> Result<String, String> {
-    let report = explore(&configuration.rules(left_out), &[], left_out, limits);
+    let report = explore(&configuration.rules(left_out), left_out, limits);
     let described = line(configuration, left_out, &report);
     if report.attack.is_none() && report.exhausted {
         Ok(described)

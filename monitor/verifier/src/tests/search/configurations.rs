@@ -86,21 +86,3 @@ impl Configuration {
         }
     }
 }
-
-/// What `make search` searches with all checks: whether with everything, and how many thousandths of the time it may take.
-pub const SEARCHED: &[(Configuration, bool, u64)] = &[
-    (Configuration::new(1, &["000"], 2, 4, true), false, 20),
-    (Configuration::new(1, &["00", "000"], 3, 3, true), false, 20),
-    (Configuration::new(1, &["000", "100"], 3, 2, true), false, 50),
-    (Configuration::new(1, &["00", "000", "001"], 3, 1, true), false, 100),
-    (Configuration::new(2, &["000"], 3, 3, true), false, 50),
-    (Configuration::new(2, &["00", "000"], 3, 1, true), false, 100),
-    (Configuration::new(2, &["00", "000", "001"], 4, 1, true), false, 180),
-    (
-        Configuration::new(2, &["0", "00", "000", "001", "010", "100"], 5, 2, true),
-        false,
-        180,
-    ),
-    (Configuration::new(1, &["000"], 2, 1, true), true, 50),
-    (Configuration::new(2, &["00", "000"], 2, 1, true), true, 50),
-];

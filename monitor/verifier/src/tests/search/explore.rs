@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 use super::moves::{Move, Moves, Rules};
+use super::path::Path;
 use super::state::State;
-use super::steps::{Outcome, Steps};
+use super::steps::{End, Steps};
 use crate::tests::left_out::without;
 
 /// Parts of the set of visited states, so that workers seldom wait for each other.
@@ -144,12 +145,12 @@ struct Shared<'a> {
     deadline: Instant,
 }
 
-/// Search all states that can be reached from the end of `prefix`, with these checks left out.
-pub fn explore(rules: &Rules, prefix: &[Move], left_out: &[&'static str], limits: Limits) -> Report {
+/// Search all states that can be reached, with these checks left out.
+pub fn explore(rules: &Rules, left_out: &[&'static str], limits: Limits) -> Report {
     let started = Instant::now();
     let deadline = started + limits.time;
     let visited = Visited::new();
-    let mut level = first_level(rules, prefix);
+    let mut level = first_level(rules);
     visited.insert(level.get(0));
     let mut report = Report {
         levels: std::vec![1],
@@ -174,7 +175,7 @@ pub fn explore(rules: &Rules, prefix: &[Move], left_out: &[&'static str], limits
         for of in found {
             report.counts.add(&of.counts);
             if let Some(last) = of.attack.filter(|_| report.attack.is_none()) {
-                report.attack = Some(path(rules, prefix, left_out, &origins, &level, last));
+                report.attack = Some(path(rules, left_out, &origins, &level, last));
             }
             next.append(&of.next);
         }
@@ -193,19 +194,9 @@ pub fn explore(rules: &Rules, prefix: &[Move], left_out: &[&'static str], limits
     report
 }
 
-fn first_level(rules: &Rules, prefix: &[Move]) -> Level {
-    let mut steps = Steps::new(rules);
-    let mut state = steps.first_state();
-    state.sort();
-    for step in prefix {
-        state = match steps.step(&state, step) {
-            Outcome::Reached(state) => state,
-            _ => panic!("a prefix is an honest log: {step:?}"),
-        };
-        state.sort();
-    }
+fn first_level(rules: &Rules) -> Level {
     let mut encoded = Vec::new();
-    encode(rules, &mut state, &mut encoded);
+    encode(rules, &mut Steps::new(rules).first_state(), &mut encoded);
     let mut level = Level::default();
     level.push(&encoded, (0, 0));
     level
@@ -246,16 +237,16 @@ fn search_part(shared: &Shared<'_>) -> Found {
                 let from = (index as u32, number as u16);
                 found.counts.steps += 1;
                 match steps.step(&state, step) {
-                    Outcome::Refused => found.counts.refused += 1,
-                    Outcome::Waits => found.counts.waits += 1,
-                    Outcome::Doomed => found.counts.doomed += 1,
-                    Outcome::CutOff => found.counts.cut_off += 1,
-                    Outcome::Attack => {
+                    Err(End::Refused) => found.counts.refused += 1,
+                    Err(End::Waits) => found.counts.waits += 1,
+                    Err(End::Doomed) => found.counts.doomed += 1,
+                    Err(End::CutOff) => found.counts.cut_off += 1,
+                    Err(End::Attack) => {
                         found.attack = Some(from);
                         shared.stop.store(true, Ordering::Relaxed);
                         return found;
                     }
-                    Outcome::Reached(mut state) => {
+                    Ok(mut state) => {
                         encode(shared.rules, &mut state, &mut encoded);
                         if shared.visited.insert(&encoded) {
                             found.next.push(&encoded, from);
@@ -273,7 +264,6 @@ fn search_part(shared: &Shared<'_>) -> Found {
 /// The moves to the end of an attack, whose last one is `last`, in this level.
 fn path(
     rules: &Rules,
-    prefix: &[Move],
     left_out: &[&'static str],
     origins: &[Vec<(u32, u16)>],
     level: &Level,
@@ -290,46 +280,25 @@ fn path(
         index = parent;
     }
     numbers.reverse();
-    without(left_out, || replayed(rules, prefix, &numbers))
+    without(left_out, || replayed(rules, &numbers))
 }
 
 /// The moves of these numbers, with the slots that records are really in.
-fn replayed(rules: &Rules, prefix: &[Move], numbers: &[u16]) -> Vec<Move> {
-    let mut steps = Steps::new(rules);
+fn replayed(rules: &Rules, numbers: &[u16]) -> Vec<Move> {
+    let mut path = Path::new(rules);
     let mut moves = Moves::new(rules);
-    let mut path = super::renaming::Renaming::new(rules.threads);
-    let mut state = steps.first_state();
-    path.sorted(&mut state);
-    let mut renamed = Vec::new();
-    let mut numbers = numbers.iter();
-    let mut prefix = prefix.iter();
-    loop {
-        let step = match prefix.next() {
-            Some(step) => *step,
-            None => {
-                let Some(number) = numbers.next() else {
-                    return renamed;
-                };
-                if !rules.crashes {
-                    state.forget_sealed();
-                }
-                moves.of(&state);
-                moves.found[usize::from(*number)]
-            }
-        };
-        renamed.push(path.renamed(&step));
-        match steps.step(&state, &step) {
-            Outcome::Reached(after) => {
-                state = after;
-                if let Move::Crash { .. } = step {
-                    path = super::renaming::Renaming::new(rules.threads);
-                }
-                path.sorted(&mut state);
-            }
-            Outcome::Attack => return renamed,
-            _ => panic!("the same step comes to the same"),
+    for number in numbers {
+        if !rules.crashes {
+            path.state.forget_sealed();
+        }
+        moves.of(&path.state);
+        let step = moves.found[usize::from(*number)];
+        match path.go(&step) {
+            Ok(()) | Err(End::Attack) => {}
+            Err(_) => panic!("the same step comes to the same"),
         }
     }
+    path.moves
 }
 
 impl Counts {

@@ -7,23 +7,27 @@
 mod canaries;
 mod configurations;
 mod explore;
+mod long;
 mod moves;
-mod renaming;
+mod path;
 mod replay;
 mod state;
 mod steps;
 mod terms;
+mod walks;
 
 use std::collections::BTreeSet;
 use std::string::{String, ToString};
 use std::time::Duration;
 use std::vec::Vec;
-use std::{env, format, fs, print, println};
+use std::{env, fs, println};
 
-use self::canaries::{CANARIES, Finding, LARGER, line, names, row, search};
-use self::configurations::{Configuration, SEARCHED, THE_SUMS};
+use self::canaries::{CANARIES, line, names, row, search};
+use self::configurations::{Configuration, THE_SUMS};
 use self::explore::{Limits, explore};
+use self::walks::{Compared, walk};
 use super::checks::names_in_the_source;
+use super::random_logs::Random;
 
 /// For a search that is to come to its end, however slow the machine.
 const TO_THE_END: Limits = Limits {
@@ -44,7 +48,7 @@ const EXHAUSTED: &[(Configuration, usize, usize)] = &[
 #[test]
 fn no_log_is_an_attack() {
     for (configuration, states, depth) in EXHAUSTED {
-        let report = explore(&configuration.rules(&[]), &[], &[], TO_THE_END);
+        let report = explore(&configuration.rules(&[]), &[], TO_THE_END);
         let described = line(configuration, &[], &report);
         assert!(report.attack.is_none() && report.exhausted, "{described}");
         assert_eq!(
@@ -61,10 +65,32 @@ fn what_is_left_out_is_refused() {
     for threads in [1, 2] {
         let configuration = Configuration::new(threads, &["000"], 2, 1, true);
         let limits = Limits { depth: 4, ..TO_THE_END };
-        let report = explore(&configuration.rules_with_everything(), &[], &[], limits);
+        let report = explore(&configuration.rules_with_everything(), &[], limits);
         assert!(report.attack.is_none(), "{}", line(&configuration, &[], &report));
         assert_eq!(report.depth(), 4);
     }
+}
+
+/// Seeds of random walks.
+const WALKS: u64 = 50;
+const TRIES: usize = 60;
+
+#[test]
+fn the_search_does_what_threads_do_that_run_through() {
+    let mut compared = Compared::default();
+    for seed in 1..=WALKS {
+        println!("seed {seed}");
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)); // small seeds begin alike
+        for (threads, paths) in [(1, &["00", "000", "001"][..]), (2, &["00", "000"])] {
+            walk(
+                &Configuration::new(threads, paths, 4, 3, true),
+                &mut random,
+                TRIES,
+                &mut compared,
+            );
+        }
+    }
+    assert!(compared.accepted > 1_000 && compared.refused > 1_000, "{compared:?}");
 }
 
 #[test]
@@ -100,68 +126,18 @@ fn the_table_is_documented() {
     );
 }
 
-/// `make search`: as far as it comes in `SEARCH_SECONDS`, on two processors.
+/// `make search`: as far as it comes in about `SEARCH_SECONDS`, on two processors.
 #[test]
 #[ignore = "takes minutes"]
 fn long_search() {
-    let seconds: u64 = env::var("SEARCH_SECONDS").map_or(600, |text| text.parse().expect("a number of seconds"));
-    let started = std::time::Instant::now();
-    let limits = |share: u64| Limits {
-        depth: usize::MAX,
-        states: 100_000_000,
-        time: Duration::from_millis(seconds * share),
-        workers: 2,
-    };
-    let (mut states, mut found, mut exhausted) = (0, 0, 0);
-    let mut searched = |configuration: &Configuration, left_out: &[&'static str], everything, limits| {
-        let rules = if everything {
-            configuration.rules_with_everything()
-        } else {
-            configuration.rules(left_out)
-        };
-        let report = explore(&rules, &[], left_out, limits);
-        let mode = if everything { "everything: " } else { "" };
-        print!("{mode}{}", line(configuration, left_out, &report));
-        println!("      new states at each depth: {:?}", report.levels);
-        states += report.states();
-        found += usize::from(report.attack.is_some());
-        exhausted += usize::from(report.exhausted);
-    };
-    println!("With all checks");
-    for (configuration, everything, per_mille) in SEARCHED {
-        searched(configuration, &[], *everything, limits(*per_mille));
-    }
-    println!("\nWithout one check, which is said to be redundant");
-    let redundant = CANARIES
-        .iter()
-        .filter(|(_, finding)| matches!(finding, Finding::Redundant(_)));
-    let each = 200 / (redundant.clone().count() * LARGER.len()) as u64;
-    for (check, _) in redundant {
-        for configuration in LARGER {
-            searched(configuration, &[check], false, limits(each.max(1)));
-        }
-    }
-    println!("\nWithout one check");
-    let canaries = CANARIES
-        .iter()
-        .filter(|(_, finding)| !matches!(finding, Finding::OutOfScope(_)));
-    let (mut caught, mut missed) = (0, 0);
-    for (check, finding) in canaries {
-        let outcome = search(check, finding, TO_THE_END);
-        *if outcome.is_ok() { &mut caught } else { &mut missed } += 1;
-        println!("{}", outcome.unwrap_or_else(|missed| format!("MISSED {missed}")));
-    }
-    let result = if found + missed == 0 { "ok" } else { "failed" };
-    let summary = format!(
-        "ASSURANCE search result={result} cases={states} findings={found} canaries={caught} exhausted={exhausted} seconds={:.1}\n",
-        started.elapsed().as_secs_f64(),
-    );
+    let seconds = env::var("SEARCH_SECONDS").map_or(600, |text| text.parse().expect("a number of seconds"));
+    let found = long::search_for(Duration::from_secs(seconds));
+    let summary = found.summary();
     if let Ok(file) = env::var("SEARCH_SUMMARY") {
         fs::write(&file, &summary).unwrap_or_else(|error| panic!("{file}: {error}"));
     }
-    assert_eq!(
-        (found, missed),
-        (0, 0),
-        "attacks, and canaries that were not as the table says"
+    assert!(
+        found.is_ok(),
+        "attacks, or canaries that are not as the table says: {summary}"
     );
 }

@@ -28,12 +28,10 @@ pub const DEPTH: u16 = 3;
 /// Epochs are counted from the certified one.
 const CERTIFIED: u32 = 0;
 
-/// What a step comes to.
-#[allow(clippy::large_enum_variant)] // it is taken apart at once
-pub enum Outcome {
-    /// Another state.
-    Reached(State),
-    /// The verifier refuses the entry, or the epoch: a dead end.
+/// What a step comes to, if not to another state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The verifier refuses the entry, or the epoch.
     Refused,
     /// Nothing happens yet.
     Waits,
@@ -114,25 +112,23 @@ impl<'a> Steps<'a> {
         }
     }
 
-    pub fn step(&mut self, state: &State, step: &Move) -> Outcome {
+    pub fn step(&mut self, state: &State, step: &Move) -> Result<State, End> {
         match *step {
             Move::Certify => match &state.sealed {
-                Some(sealed) => certified(state, sealed).map_or(Outcome::CutOff, Outcome::Reached),
-                None => Outcome::Refused,
+                Some(sealed) => certified(state, sealed).ok_or(End::CutOff),
+                None => Err(End::Refused),
             },
-            Move::Crash { from_sealed: false } => {
-                Outcome::Reached(self.restarted(state.certified.clone(), state.registers[0]))
-            }
+            Move::Crash { from_sealed: false } => Ok(self.restarted(state.certified.clone(), state.registers[0])),
             // the register commits to it first
             Move::Crash { from_sealed: true } => match state.sealed.as_ref().and_then(shifted_sealed) {
-                Some(sealed) => Outcome::Reached(self.restarted(sealed, state.registers[1])),
-                None => Outcome::CutOff,
+                Some(sealed) => Ok(self.restarted(sealed, state.registers[1])),
+                None => Err(End::CutOff),
             },
             Move::Entry(thread, Entry::VerifyEpoch) => self.verify_epoch(state, thread),
             Move::Entry(thread, ref entry) => {
                 self.set(state, thread, no_sums());
-                self.process(thread, entry)
-                    .unwrap_or_else(|| self.read_out(state, thread))
+                self.process(thread, entry)?;
+                self.read_out(state, thread)
             }
             Move::Operation(thread, operation, ref entry) => self.operation(state, thread, operation, entry),
         }
@@ -146,20 +142,20 @@ impl<'a> Steps<'a> {
         self.verifiers[thread].set(&of.records, of.occupied, &of.moment, sums);
     }
 
-    /// Let a thread process an entry. `None` if it is done.
-    fn process(&mut self, thread: usize, entry: &Entry<'_>) -> Option<Outcome> {
+    /// Let a thread process an entry.
+    fn process(&mut self, thread: usize, entry: &Entry<'_>) -> Result<(), End> {
         self.log.clear();
         self.outputs.clear();
         entry.encode(&mut self.log);
         match self.verifiers[thread].process(&self.log, &mut self.outputs) {
-            Progress::Done => None,
-            Progress::Waiting { .. } => Some(Outcome::Waits),
-            Progress::Failed(_) => Some(Outcome::Refused),
+            Progress::Done => Ok(()),
+            Progress::Waiting { .. } => Err(End::Waits),
+            Progress::Failed(_) => Err(End::Refused),
         }
     }
 
     /// The state after an entry, with what it has added and evicted.
-    fn read_out(&mut self, before: &State, thread: usize) -> Outcome {
+    fn read_out(&mut self, before: &State, thread: usize) -> Result<State, End> {
         let verifier = &mut self.verifiers[thread];
         let sums = verifier.take_sums();
         let mut state = before.clone();
@@ -172,7 +168,7 @@ impl<'a> Steps<'a> {
         );
         let has_handed_over = before.threads[thread].moment.last_verified > CERTIFIED;
         if has_handed_over && !sums.evicted_next.is_empty() {
-            return Outcome::CutOff; // only without checks
+            return Err(End::CutOff); // only without checks
         }
         let of_thread = if has_handed_over {
             &mut state.next
@@ -186,27 +182,28 @@ impl<'a> Steps<'a> {
         self.judge(state)
     }
 
-    fn judge(&self, state: State) -> Outcome {
+    fn judge(&self, state: State) -> Result<State, End> {
         if state.threads.iter().any(|of| of.moment.clock.epoch as usize >= EPOCHS) {
-            Outcome::CutOff
+            Err(End::CutOff)
         } else if self.rules.doom && is_doomed(self.rules, &state) {
-            Outcome::Doomed
+            Err(End::Doomed)
         } else {
-            Outcome::Reached(state)
+            Ok(state)
         }
     }
 
-    fn operation(&mut self, state: &State, thread: usize, operation: Operation, entry: &Entry<'_>) -> Outcome {
+    fn operation(
+        &mut self,
+        state: &State,
+        thread: usize,
+        operation: Operation,
+        entry: &Entry<'_>,
+    ) -> Result<State, End> {
         self.set(state, thread, no_sums());
         self.verifiers[thread].wait_for(&encoded(operation));
-        if let Some(outcome) = self.process(thread, entry) {
-            return outcome;
-        }
+        self.process(thread, entry)?;
         let result = read_receipt(&self.outputs);
-        let mut after = match self.read_out(state, thread) {
-            Outcome::Reached(after) => after,
-            other => return other,
-        };
+        let mut after = self.read_out(state, thread)?;
         let epoch = after.threads[thread].moment.clock.epoch as usize;
         let leaf = usize::from(operation.number);
         for (registers, wrong) in after.registers[epoch..].iter_mut().zip(&mut after.wrong[epoch..]) {
@@ -215,27 +212,25 @@ impl<'a> Steps<'a> {
                 None => *wrong |= result != OperationResult::Value(commitment_of(registers[leaf])),
             }
         }
-        Outcome::Reached(after)
+        Ok(after)
     }
 
     /// The thread hands over all that is in the pools, for all threads: the aggregator adds them up in any case. What the other threads
     /// have handed over is then nothing.
-    fn verify_epoch(&mut self, before: &State, thread: usize) -> Outcome {
+    fn verify_epoch(&mut self, before: &State, thread: usize) -> Result<State, End> {
         let sums = Sums {
             added: before.open.atoms(1),
             evicted: before.open.atoms(-1),
             evicted_next: before.drained.atoms(-1),
         };
         self.set(before, thread, sums);
-        if let Some(outcome) = self.process(thread, &Entry::VerifyEpoch) {
-            return outcome;
-        }
+        self.process(thread, &Entry::VerifyEpoch)?;
         let verifier = &mut self.verifiers[thread];
-        let Some(snapshot) = verifier.take_snapshot() else {
-            return Outcome::CutOff; // an epoch beyond those that are searched
-        };
+        let snapshot = verifier.take_snapshot().expect("what has been handed over");
         if snapshot.epoch != CERTIFIED + 1 {
-            return Outcome::CutOff;
+            // only without checks: an aggregator that still waits for the epoch before refuses it, and one that does not takes it as well after
+            // the certificate
+            return Err(End::Refused);
         }
         let now = verifier.take_sums();
         let mut state = before.clone();
@@ -257,7 +252,7 @@ impl<'a> Steps<'a> {
         self.judge(state)
     }
 
-    fn aggregate(&self, mut state: State, last: Snapshot<Vec<Atom>>) -> Outcome {
+    fn aggregate(&self, mut state: State, last: Snapshot<Vec<Atom>>) -> Result<State, End> {
         let threads = self.rules.threads as u16;
         let crypto = terms(self.rules);
         let mut aggregator = Aggregator::new(threads, CERTIFIED + 1);
@@ -276,10 +271,10 @@ impl<'a> Steps<'a> {
             assert!(matches!(submitted, Ok(None)), "one is missing");
         }
         let Ok(Some(held)) = aggregator.submit(last, &crypto) else {
-            return Outcome::Refused;
+            return Err(End::Refused);
         };
         if state.wrong[CERTIFIED as usize + 1] {
-            return Outcome::Attack;
+            return Err(End::Attack);
         }
         let mut carried = held.evicted_next;
         carried.sort_unstable();
@@ -288,7 +283,7 @@ impl<'a> Steps<'a> {
         state.drained = Pool::default();
         state.root_handed = None;
         state.sealed = Some(Sealed { root, carried });
-        Outcome::Reached(state)
+        Ok(state)
     }
 }
 

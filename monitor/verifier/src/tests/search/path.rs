@@ -1,32 +1,51 @@
-//! Which slots records are really in, along a path of states in which they are sorted.
+//! One path through the states, with the slots that records are really in: those of a state are sorted.
 
 use std::vec::Vec;
 
-use super::moves::Move;
+use super::moves::{Move, Rules};
 use super::state::{SLOTS, State};
+use super::steps::{End, Steps};
 use crate::entry::{Entry, Slot, Slots};
 
-/// For each thread and slot of the state, the real slot.
-pub struct Renaming {
+/// From the first state on.
+pub struct Path<'a> {
+    rules: &'a Rules,
+    steps: Steps<'a>,
+    /// Where it is.
+    pub state: State,
+    /// For each thread and slot of the state, the real slot.
     real: Vec<[u8; SLOTS]>,
+    /// The moves that were tried, with real slots.
+    pub moves: Vec<Move>,
 }
 
-impl Renaming {
-    pub fn new(threads: usize) -> Self {
+impl<'a> Path<'a> {
+    pub fn new(rules: &'a Rules) -> Self {
+        let steps = Steps::new(rules);
+        let state = steps.first_state();
         Self {
-            real: std::vec![core::array::from_fn(|slot| slot as u8); threads],
+            rules,
+            steps,
+            state,
+            real: as_they_are(rules),
+            moves: Vec::new(),
         }
     }
 
-    /// Sort a state, and keep track.
-    pub fn sorted(&mut self, state: &mut State) {
-        for (real, before) in self.real.iter_mut().zip(state.sort()) {
+    /// Go on by a move of the state; or what it comes to otherwise.
+    pub fn go(&mut self, step: &Move) -> Result<(), End> {
+        self.moves.push(self.with_real_slots(step));
+        self.state = self.steps.step(&self.state, step)?;
+        if let Move::Crash { .. } = step {
+            self.real = as_they_are(self.rules);
+        }
+        for (real, before) in self.real.iter_mut().zip(self.state.sort()) {
             *real = before.map(|slot| real[usize::from(slot)]);
         }
+        Ok(())
     }
 
-    /// The move, with real slots.
-    pub fn renamed(&self, step: &Move) -> Move {
+    fn with_real_slots(&self, step: &Move) -> Move {
         match *step {
             Move::Entry(thread, entry) => Move::Entry(thread, self.entry(thread, entry)),
             Move::Operation(thread, operation, entry) => Move::Operation(thread, operation, self.entry(thread, entry)),
@@ -54,4 +73,8 @@ impl Renaming {
         }
         entry
     }
+}
+
+fn as_they_are(rules: &Rules) -> Vec<[u8; SLOTS]> {
+    std::vec![core::array::from_fn(|slot| slot as u8); rules.threads]
 }
