@@ -9,7 +9,7 @@ DIR/fired-ID    the plan was carried out. So it happens once, although processes
 HIT counts, from 1, the times that one process comes to the point while it has the plan. ACTION is `kill` (SIGKILL of
 this process), `kill-all` (of the supervisor, then of all its children), or the name of an error (`ENOSPC`, `EIO`,
 `EROFS`), which is raised from that hit on for as long as the plan is there. The monitor has the same points in a build
-for tests (`monitor/daemon/src/failpoints.rs`); in its release build there is none.
+for tests (`tests/failpoints`); in its release build there is none.
 """
 
 import errno

@@ -10,7 +10,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
 _HOST_POINT = re.compile(r"failpoints\.hit\(([^)]*)\)")
-_MONITOR_POINT = re.compile(r'failpoint(?:_disk)?!\("([a-z_.]+)"\)')
+_MONITOR_POINT = re.compile(r'failpoint!\("([a-z_.]+)"\)')
 _NAME = re.compile(r'"([a-z_]+\.[a-z_]+)"')
 
 

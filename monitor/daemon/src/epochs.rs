@@ -99,7 +99,7 @@ impl Epochs {
         for (session, last_sequences) in &held.sessions {
             sessions.note_last_sequences(*session, last_sequences);
         }
-        failpoint!("monitor.before_seal");
+        let _ = failpoint!("monitor.before_seal");
         let state = SealedState {
             instance: self.run.instance,
             overrides: self.overrides.clone(),
@@ -139,12 +139,12 @@ impl Epochs {
             sealed,
             incarnation: self.run.incarnation,
         };
-        failpoint!("register.before_commit");
+        let _ = failpoint!("register.before_commit");
         match register.commit(&self.committed, &commitment) {
             Err(error @ Error::File { .. }) => return Ok(Err(error)),
             committed => committed?,
         }
-        failpoint!("register.after_commit");
+        let _ = failpoint!("register.after_commit");
         self.committed = commitment;
         self.sealed = None;
         let (certificate, history) = self.history.certify(identity, &self.run)?;

@@ -9,7 +9,7 @@ use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::failpoints::{failpoint, failpoint_disk};
+use crate::failpoints::failpoint;
 use crate::identity::{Secret, from_hex, to_hex};
 
 /// Bytes of any file of the monitor at the most: what is longer is not ours.
@@ -31,13 +31,13 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
             .create_new(true)
             .mode(0o600)
             .open(&temporary)?;
-        failpoint_disk!("file.before_write")?;
+        failpoint!("file.before_write")?;
         file.write_all(content)?;
-        failpoint_disk!("file.before_sync")?;
+        failpoint!("file.before_sync")?;
         file.sync_all()?;
-        failpoint!("file.before_rename");
+        let _ = failpoint!("file.before_rename");
         fs::rename(&temporary, path)?;
-        failpoint!("file.after_rename");
+        let _ = failpoint!("file.after_rename");
         sync_parent(path)
     };
     written().map_err(Error::file("write", path))

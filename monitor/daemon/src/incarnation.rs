@@ -227,7 +227,7 @@ impl<'a> Incarnation<'a> {
             });
         }
 
-        failpoint!("monitor.in_start");
+        let _ = failpoint!("monitor.in_start");
         let epochs = Epochs::new(run, origin.overrides, start.threads, origin.history, begun)?;
         let incarnation = Self {
             monitor,
@@ -339,7 +339,7 @@ impl<'a> Incarnation<'a> {
             .epochs
             .take_snapshot(snapshot, identity, &self.crypto, &mut self.sessions, &self.clients)?;
         if sealed.is_some() {
-            failpoint!("monitor.after_seal");
+            let _ = failpoint!("monitor.after_seal");
         }
         Ok(sealed.map(|(epoch, state)| (kind::SEALED, [epoch.to_le_bytes().as_slice(), &state].concat())))
     }
@@ -352,7 +352,7 @@ impl<'a> Incarnation<'a> {
                 return Ok((kind::NOT_COMMITTED, [&epoch.to_le_bytes(), text.as_bytes()].concat()));
             }
         };
-        failpoint!("monitor.before_certificate");
+        let _ = failpoint!("monitor.before_certificate");
         self.clocks.certify(epoch); // before the host can see the certificate, and close the next epoch
         Ok((kind::CERTIFICATE, certificate.to_vec()))
     }
@@ -400,7 +400,7 @@ impl<'a> Incarnation<'a> {
             overrides: self.epochs.overrides().clone(),
         };
         let (server_hello, secrets) = exchange.answer(&hello, identity, &welcome);
-        failpoint!("monitor.in_handshake");
+        let _ = failpoint!("monitor.in_handshake");
         let ending = EndedSession {
             incarnation: self.run.incarnation,
             former_key: secrets.former_key(),

@@ -69,7 +69,7 @@ impl Seat {
             match outcome {
                 Outcome::Answered => {
                     if let Some(snapshot) = self.verifier.take_snapshot() {
-                        failpoint!("monitor.before_hand_over");
+                        let _ = failpoint!("monitor.before_hand_over");
                         if self.events.send(Event::HandedOver(Box::new(snapshot))).is_err() {
                             return Ok(());
                         }
