@@ -97,71 +97,26 @@ pub struct Incarnation<'a> {
     replay: Option<Replay>,
 }
 
-/// What an incarnation continues.
-struct Origin {
-    instance: InstanceId,
-    overrides: Overrides,
-    history: History,
-    last_certificate: Option<Certificate>,
-    carried: Sum,
-    root: Node,
-    sessions: EndedSessions,
-    clients: Clients,
-    tags: Vec<Mac>,
-    /// The latest incarnation, which may have made the sealed state, and so its tags.
+/// What a thread's write-ahead log goes on from: this state, where the register holds `latest`, which may have made it and so its tags.
+fn log_config(
+    state: &SealedState,
     latest: IncarnationId,
-    sealed_by: IncarnationId,
-}
-
-impl Origin {
-    /// What a sealed state is the origin of, where the register holds `committed`.
-    fn find(monitor: &Monitor, committed: &Commitment, state: Option<SealedState>) -> Result<Self, NotStarted> {
-        let identity = monitor.identity();
-        let Some(state) = state else {
-            return Ok(Self {
-                instance: identity.first_instance,
-                overrides: Overrides::default(),
-                history: History::default(),
-                last_certificate: None,
-                carried: Sum::default(),
-                root: Node::default(),
-                sessions: EndedSessions::default(),
-                clients: Clients::first(monitor.state.first_admin()?),
-                tags: Vec::new(),
-                latest: committed.incarnation,
-                sealed_by: IncarnationId::default(),
-            });
-        };
-        let (last_certificate, history) = state.certify(identity)?;
-        Ok(Self {
-            instance: state.instance,
-            overrides: state.overrides,
-            history,
-            last_certificate,
-            carried: state.carried,
-            root: state.root,
-            sessions: state.sessions,
-            clients: state.clients,
-            tags: state.tags,
-            latest: committed.incarnation,
-            sealed_by: state.incarnation,
-        })
-    }
-
-    /// What a thread's write-ahead log goes on from.
-    fn log_config(&self, thread: ThreadId, threads: ThreadId, key: &Secret, run: &Run) -> LogConfig {
-        let of_as_many = self.tags.len() == usize::from(threads);
-        let tag = self.tags.get(usize::from(thread)).copied().filter(|_| of_as_many);
-        let has_mark = tag.is_some() && self.sealed_by == self.latest;
-        LogConfig {
-            key: key.clone(),
-            threads,
-            instance: run.instance,
-            incarnation: run.incarnation,
-            sealed_by: self.sealed_by,
-            tag,
-            latest: (!has_mark).then_some(self.latest),
-        }
+    thread: ThreadId,
+    threads: ThreadId,
+    key: &Secret,
+    run: &Run,
+) -> LogConfig {
+    let of_as_many = state.tags.len() == usize::from(threads);
+    let tag = state.tags.get(usize::from(thread)).copied().filter(|_| of_as_many);
+    let has_mark = tag.is_some() && state.incarnation == latest;
+    LogConfig {
+        key: key.clone(),
+        threads,
+        instance: run.instance,
+        incarnation: run.incarnation,
+        sealed_by: state.incarnation,
+        tag,
+        latest: (!has_mark).then_some(latest),
     }
 }
 
@@ -175,7 +130,16 @@ impl<'a> Incarnation<'a> {
     ) -> Result<(Self, Reply), NotStarted> {
         let incarnation: IncarnationId = random()?;
         let (committed, state) = accept(start.sealed, monitor.identity(), register)?;
-        let origin = Origin::find(monitor, &committed, state)?;
+        let (state, (last_certificate, history)) = match state {
+            Some(state) => {
+                let certified = state.certify(monitor.identity())?;
+                (state, certified)
+            }
+            None => {
+                let genesis = SealedState::genesis(monitor.identity().first_instance, monitor.state.first_admin()?);
+                (genesis, (None, History::default()))
+            }
+        };
         let sealed = sealed_hash(start.sealed);
         let begun = Commitment { sealed, incarnation };
         // with a log, the latest incarnation stays the one that the replay must have in it; but `started` has the state's certificate
@@ -185,10 +149,10 @@ impl<'a> Incarnation<'a> {
             register.commit(&committed, &next)?;
         }
         let run = Run {
-            instance: origin.instance,
+            instance: state.instance,
             incarnation,
         };
-        let certified_epoch = origin.history.epoch;
+        let certified_epoch = history.epoch;
         let clocks = Arc::new(Clocks::new(certified_epoch).ok_or(Error::NoMoreEpochs)?);
         let over = Arc::new(AtomicBool::new(false));
         let secret = &monitor.identity().multiset_secret;
@@ -201,10 +165,10 @@ impl<'a> Incarnation<'a> {
                 thread,
                 slots: start.slots,
                 certified_epoch,
-                root: first.then_some(origin.root),
+                root: first.then_some(state.root),
                 queue_bytes: QUEUE_BYTES,
             };
-            let carried = if first { origin.carried.clone() } else { Sum::default() };
+            let carried = if first { state.carried.clone() } else { Sum::default() };
             let mut verifier = Verifier::new(config, StandardCrypto::new(**secret), carried, Arc::clone(&clocks))
                 .ok_or_else(|| {
                     NotStarted::Refused(
@@ -213,7 +177,15 @@ impl<'a> Incarnation<'a> {
                     )
                 })?;
             if start.has_log {
-                verifier.keep_log(origin.log_config(thread, start.threads, &monitor.identity().log_key, &run));
+                let log_key = &monitor.identity().log_key;
+                verifier.keep_log(log_config(
+                    &state,
+                    committed.incarnation,
+                    thread,
+                    start.threads,
+                    log_key,
+                    &run,
+                ));
             }
             let own_changes = Arc::new(SessionChanges::default());
             changes.push(Arc::clone(&own_changes));
@@ -228,7 +200,7 @@ impl<'a> Incarnation<'a> {
         }
 
         let _ = failpoint!("monitor.in_start");
-        let epochs = Epochs::new(run, origin.overrides, start.threads, origin.history, begun)?;
+        let epochs = Epochs::new(run, state.overrides, start.threads, history, begun)?;
         let incarnation = Self {
             monitor,
             register,
@@ -237,13 +209,13 @@ impl<'a> Incarnation<'a> {
             crypto: StandardCrypto::new(**secret),
             clocks,
             changes,
-            sessions: Sessions::new(incarnation, origin.sessions),
-            clients: origin.clients,
+            sessions: Sessions::new(incarnation, state.sessions),
+            clients: state.clients,
             epochs,
             has_log: start.has_log,
             replay: start.has_log.then(|| Replay::new(latest, begun, start.threads)),
         };
-        let started = incarnation.started(origin.last_certificate.as_ref());
+        let started = incarnation.started(last_certificate.as_ref());
         monitor.seats.offer(seats);
         Ok((incarnation, started))
     }

@@ -18,7 +18,7 @@ use crate::clients::Clients;
 use crate::domain::Domain;
 use crate::envelope::{self, Purpose};
 use crate::error::Error;
-use crate::identity::{Identity, IncarnationId, InstanceId, Run, Secret};
+use crate::identity::{Identity, IncarnationId, InstanceId, PublicKey, Run, Secret};
 use crate::overrides::{Override, Overrides};
 use crate::register::{Commitment, TrustedRegister};
 use crate::sessions::EndedSessions;
@@ -62,6 +62,22 @@ pub fn genesis_hash() -> Hash {
 }
 
 impl SealedState {
+    /// What stands for one before the first epoch of an instance; it is never sealed.
+    pub fn genesis(instance: InstanceId, first_admin: PublicKey) -> Self {
+        Self {
+            instance,
+            overrides: Overrides::default(),
+            incarnation: IncarnationId::default(),
+            previous: Hash::default(),
+            history: History::default(),
+            carried: Sum::default(),
+            root: Node::default(),
+            sessions: EndedSessions::default(),
+            clients: Clients::first(first_admin),
+            tags: Vec::new(),
+        }
+    }
+
     /// The epoch that this is the state at the end of.
     pub fn epoch(&self) -> Result<u32, Error> {
         self.history.next_epoch()
@@ -282,22 +298,14 @@ mod tests {
         Identity::derive(&Secret::new([1; 32]))
     }
 
-    fn clients() -> Clients {
-        Clients::first(identity().public_key()) // any valid key will do
-    }
-
     fn state(previous: Hash, history: History) -> SealedState {
         SealedState {
-            instance: identity().first_instance,
-            overrides: Overrides::default(),
             incarnation: INCARNATION,
             previous,
             history,
             carried: Sum::from_bytes([9; 16]),
-            root: Node::default(),
-            sessions: EndedSessions::default(),
-            clients: clients(),
             tags: vec![[6; 16]; 2],
+            ..SealedState::genesis(identity().first_instance, identity().public_key()) // any valid key will do
         }
     }
 
@@ -339,7 +347,7 @@ mod tests {
         assert_eq!(opened.epoch()?, 2);
         assert_eq!(opened.history.range.count(), 1);
         assert_eq!(opened.carried.to_bytes(), [9; 16]);
-        assert_eq!(opened.clients, clients());
+        assert_eq!(opened.clients, Clients::first(identity().public_key()));
         assert_eq!(
             *opened.encode(),
             *SealedState::decode(&opened.encode())
