@@ -8,7 +8,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use zetakv_verifier::ReplayedSessions;
-use zetakv_verifier::codec::Reader;
 use zetakv_verifier::entry::ThreadId;
 use zetakv_verifier::standard_crypto::Sum;
 use zetakv_verifier::thread::Snapshot;
@@ -186,6 +185,6 @@ fn run(
 
 /// A monitor that has failed still says so to whoever comes.
 fn answer_failed(message: u8, body: &[u8]) -> Option<Reply> {
-    let token = Reader::new(body).u32().ok().filter(|_| message == kind::HELLO)?;
+    let token = body.first_chunk().filter(|_| message == kind::HELLO)?;
     Some(refused(token, Refusal::MonitorFailed))
 }

@@ -97,7 +97,7 @@ fn handshakes() {
             overrides: overrides(&case["overrides"]),
         };
         let ephemeral = Secret::new(array(&golden["server_ephemeral_secret"]));
-        let exchange = Exchange::with_ephemeral(&hello, ephemeral).expect("contributory");
+        let exchange = Exchange::with(&hello, ephemeral).expect("contributory");
         let (server_hello, secrets) = exchange.answer(&hello, &identity, &welcome);
         assert_eq!(server_hello, bytes(&case["server_hello"]), "{name}");
         for thread in 0..2u16 {
@@ -151,7 +151,7 @@ fn changed_hellos_are_refused() {
     let mut low_order = unsigned;
     low_order[4..36].fill(0);
     let hello = ClientHello::verify(&low_order, &monitor).expect("well-formed");
-    let exchange = Exchange::with_ephemeral(&hello, Secret::new([7; 32]));
+    let exchange = Exchange::with(&hello, Secret::new([7; 32]));
     assert_eq!(
         exchange.err(),
         Some(Refusal::Malformed),

@@ -13,8 +13,7 @@ use zetakv_verifier::entry::ThreadId;
 use zetakv_verifier::machine::Role;
 use zetakv_verifier::value::Hash;
 
-use crate::error::Error;
-use crate::identity::{Identity, IncarnationId, PublicKey, Run, Secret, random};
+use crate::identity::{Identity, IncarnationId, PublicKey, Run, Secret};
 use crate::overrides::Overrides;
 
 /// Bytes of a client hello.
@@ -189,12 +188,8 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Agree on a secret with the client, under a new ephemeral key.
-    pub fn with(client: &ClientHello<'_>) -> Result<Result<Self, Refusal>, Error> {
-        Ok(Self::with_ephemeral(client, Secret::new(random()?)))
-    }
-
-    pub(crate) fn with_ephemeral(client: &ClientHello<'_>, secret: Secret) -> Result<Self, Refusal> {
+    /// Agree on a secret with the client, under the ephemeral key with this secret half.
+    pub fn with(client: &ClientHello<'_>, secret: Secret) -> Result<Self, Refusal> {
         let secret = StaticSecret::from(*secret);
         let shared = secret.diffie_hellman(&X25519PublicKey::from(*client.ephemeral));
         if !shared.was_contributory() {

@@ -25,7 +25,7 @@ use crate::epochs::{Epochs, Fault};
 use crate::error::Error;
 use crate::failpoints::failpoint;
 use crate::failure::violation;
-use crate::handshake::{ClientHello, Exchange, FormerAnswer, Refusal, SessionSecrets, Welcome};
+use crate::handshake::{ClientHello, Exchange, FormerAnswer, Refusal, Welcome};
 use crate::identity::{IncarnationId, InstanceId, Run, Secret, random};
 use crate::monitor::Monitor;
 use crate::overrides::Overrides;
@@ -77,6 +77,25 @@ impl<'a> Start<'a> {
 
 /// A message to the host: its type and body.
 pub type Reply = (u8, Vec<u8>);
+
+/// A message whose body has these parts.
+fn reply(message: u8, parts: &[&[u8]]) -> Reply {
+    (message, parts.concat())
+}
+
+/// The refusal of a hello with this token.
+pub fn refused(token: &[u8; 4], refusal: Refusal) -> Reply {
+    let (code, text) = (refusal as u16, refusal.text());
+    reply(kind::HELLO_REFUSED, &[token, &code.to_le_bytes(), text.as_bytes()])
+}
+
+/// A hello that opens a session.
+struct Admitted<'h> {
+    hello: ClientHello<'h>,
+    role: Role,
+    session: u64,
+    exchange: Exchange,
+}
 
 /// The running incarnation.
 pub struct Incarnation<'a> {
@@ -221,15 +240,15 @@ impl<'a> Incarnation<'a> {
     }
 
     fn started(&self, last_certificate: Option<&Certificate>) -> Reply {
-        let identity = self.monitor.identity();
-        let mut body = Vec::new();
-        body.extend_from_slice(&self.run.instance);
-        body.extend_from_slice(&self.run.incarnation);
-        body.extend_from_slice(&identity.public_key());
-        body.extend_from_slice(&self.epochs.covering_epoch().to_le_bytes());
-        body.push(u8::from(self.monitor.open));
-        body.extend_from_slice(last_certificate.map_or(&[], Certificate::as_slice));
-        (kind::STARTED, body)
+        let parts: [&[u8]; 6] = [
+            &self.run.instance,
+            &self.run.incarnation,
+            &self.monitor.identity().public_key(),
+            &self.epochs.covering_epoch().to_le_bytes(),
+            &[u8::from(self.monitor.open)],
+            last_certificate.map_or(&[], Certificate::as_slice),
+        ];
+        reply(kind::STARTED, &parts)
     }
 
     /// What to say of a message that is not allowed here.
@@ -240,64 +259,44 @@ impl<'a> Incarnation<'a> {
 
     /// What a message of the host brings about.
     pub fn answer(&mut self, message: u8, body: &[u8]) -> Result<Option<Reply>, Fault> {
-        if self.replay.is_some() {
-            return self.answer_before_live(message, body);
-        }
-        let mut reader = Reader::new(body);
-        match message {
-            kind::HELLO => {
-                let token = reader.u32().map_err(|_| self.bad_host_message())?;
-                self.hello(token, reader.rest()).map(Some).map_err(Fault::Error)
+        let bad = self.bad_host_message();
+        match (message, &mut self.replay) {
+            (kind::TICKET, Some(replay)) => {
+                let taken = replay.take_ticket(body, &self.monitor.identity().sealing_key);
+                taken.map(|()| None).map_err(|_| bad)
             }
-            kind::ADMIN => {
-                let token = reader.u32().map_err(|_| self.bad_host_message())?;
-                Ok(Some(self.admin(token, reader.rest())))
+            (kind::LIVE, replay) if body.is_empty() => {
+                let ended = replay.take_if(|replay| replay.has_ended()).ok_or(bad)?;
+                ended.go_live(self.register, &mut self.sessions, self.epochs.covering_epoch())?;
+                Ok(Some(reply(kind::IS_LIVE, &[])))
             }
-            kind::DURABLE => {
-                let epoch = body
-                    .try_into()
-                    .map(u32::from_le_bytes)
-                    .map_err(|_| self.bad_host_message())?;
+            (kind::HELLO, None) => {
+                let (token, hello) = body.split_first_chunk().ok_or(bad)?;
+                self.hello(token, hello).map(Some).map_err(Fault::Error)
+            }
+            (kind::ADMIN, None) => {
+                let (token, request) = body.split_first_chunk().ok_or(bad)?;
+                Ok(Some(self.admin(token, request)))
+            }
+            (kind::DURABLE, None) => {
+                let epoch = body.try_into().map(u32::from_le_bytes).map_err(|_| bad)?;
                 self.durable(epoch).map(Some)
             }
-            kind::CLOSE_SESSION => {
-                let session = body
-                    .try_into()
-                    .map(u64::from_le_bytes)
-                    .map_err(|_| self.bad_host_message())?;
+            (kind::CLOSE_SESSION, None) => {
+                let session = body.try_into().map(u64::from_le_bytes).map_err(|_| bad)?;
                 if self.sessions.close(session) {
                     self.tell_threads(|| SessionChange::Close(session));
                 }
                 Ok(None)
             }
-            _ => Err(self.bad_host_message()),
-        }
-    }
-
-    fn answer_before_live(&mut self, message: u8, body: &[u8]) -> Result<Option<Reply>, Fault> {
-        let bad_host_message = self.bad_host_message();
-        let epoch = self.epochs.covering_epoch();
-        match (message, &mut self.replay) {
-            (kind::TICKET, Some(replay)) => {
-                let taken = replay.take_ticket(body, &self.monitor.identity().sealing_key);
-                taken.map(|()| None).map_err(|_| bad_host_message)
-            }
-            (kind::LIVE, replay) if body.is_empty() => {
-                let ended = replay.take_if(|replay| replay.has_ended()).ok_or(bad_host_message)?;
-                ended.go_live(self.register, &mut self.sessions, epoch)?;
-                Ok(Some((kind::IS_LIVE, Vec::new())))
-            }
-            _ => Err(bad_host_message),
+            _ => Err(bad),
         }
     }
 
     /// A thread has ended its replay.
     pub fn replayed(&mut self, thread: ThreadId, replayed: ReplayedSessions) -> Result<(), Fault> {
-        let bad_host_message = self.bad_host_message();
-        self.replay
-            .as_mut()
-            .ok_or(bad_host_message)?
-            .thread_ended(thread, replayed);
+        let bad = self.bad_host_message();
+        self.replay.as_mut().ok_or(bad)?.thread_ended(thread, replayed);
         Ok(())
     }
 
@@ -313,7 +312,7 @@ impl<'a> Incarnation<'a> {
         if sealed.is_some() {
             let _ = failpoint!("monitor.after_seal");
         }
-        Ok(sealed.map(|(epoch, state)| (kind::SEALED, [epoch.to_le_bytes().as_slice(), &state].concat())))
+        Ok(sealed.map(|(epoch, state)| reply(kind::SEALED, &[&epoch.to_le_bytes(), &state])))
     }
 
     fn durable(&mut self, epoch: u32) -> Result<Reply, Fault> {
@@ -321,12 +320,12 @@ impl<'a> Incarnation<'a> {
             Ok(certificate) => certificate,
             Err(error) => {
                 let text = error.to_string();
-                return Ok((kind::NOT_COMMITTED, [&epoch.to_le_bytes(), text.as_bytes()].concat()));
+                return Ok(reply(kind::NOT_COMMITTED, &[&epoch.to_le_bytes(), text.as_bytes()]));
             }
         };
         let _ = failpoint!("monitor.before_certificate");
         self.clocks.certify(epoch); // before the host can see the certificate, and close the next epoch
-        Ok((kind::CERTIFICATE, certificate.to_vec()))
+        Ok(reply(kind::CERTIFICATE, &[&certificate]))
     }
 
     fn tell_threads(&self, change: impl Fn() -> SessionChange) {
@@ -335,29 +334,39 @@ impl<'a> Incarnation<'a> {
         }
     }
 
-    fn hello(&mut self, token: u32, hello: &[u8]) -> Result<Reply, Error> {
-        Ok(match self.welcome(hello)? {
-            Ok((message, answer)) => (message, [&token.to_le_bytes(), answer.as_slice()].concat()),
-            Err(refusal) => refused(token, refusal),
+    fn hello(&mut self, token: &[u8; 4], hello: &[u8]) -> Result<Reply, Error> {
+        let ephemeral = Secret::new(random()?);
+        match self.admit(hello, ephemeral) {
+            Ok(admitted) => self.welcome(token, admitted),
+            Err(refusal) => Ok(refused(token, refusal)),
+        }
+    }
+
+    /// Whether a hello opens a session.
+    fn admit<'h>(&self, hello: &'h [u8], ephemeral: Secret) -> Result<Admitted<'h>, Refusal> {
+        let hello = ClientHello::verify(hello, &self.monitor.identity().public_key())?;
+        let role = match hello.client_key {
+            Some(key) => self.clients.role(key).ok_or(Refusal::UnknownClientKey)?,
+            None if self.monitor.open => Role::Write,
+            None => return Err(Refusal::KeyRequired),
+        };
+        Ok(Admitted {
+            role,
+            session: self.sessions.next().ok_or(Refusal::TooManySessions)?,
+            exchange: Exchange::with(&hello, ephemeral)?,
+            hello,
         })
     }
 
-    /// Open a session: the type of the answer, and what follows the token.
-    fn welcome(&mut self, hello: &[u8]) -> Result<Result<Reply, Refusal>, Error> {
+    /// Open a session.
+    fn welcome(&mut self, token: &[u8; 4], admitted: Admitted<'_>) -> Result<Reply, Error> {
+        let Admitted {
+            hello,
+            role,
+            session,
+            exchange,
+        } = admitted;
         let identity = self.monitor.identity();
-        let opened = ClientHello::verify(hello, &identity.public_key()).and_then(|hello| {
-            let role = self.role_of(&hello)?;
-            let session = self.sessions.next().ok_or(Refusal::TooManySessions)?;
-            Ok((hello, role, session))
-        });
-        let (hello, role, session) = match opened {
-            Ok(opened) => opened,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let exchange = match Exchange::with(&hello)? {
-            Ok(exchange) => exchange,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
         let former = hello.former.map_or(FormerAnswer::NotAsked, |claim| {
             self.sessions.answer_former(&claim, &self.crypto)
         });
@@ -380,33 +389,13 @@ impl<'a> Incarnation<'a> {
         };
         let answer = if self.has_log {
             let ticket = ticket::seal(session, &ending, &identity.sealing_key)?;
-            (kind::HELLO_OK_WITH_TICKET, [ticket, server_hello].concat())
+            reply(kind::HELLO_OK_WITH_TICKET, &[token, &ticket, &server_hello])
         } else {
-            (kind::HELLO_OK, server_hello)
+            reply(kind::HELLO_OK, &[token, &server_hello])
         };
-        self.open_session(session, role, hello.client_key.copied(), ending, &secrets);
-        Ok(Ok(answer))
-    }
-
-    fn role_of(&self, hello: &ClientHello<'_>) -> Result<Role, Refusal> {
-        match hello.client_key {
-            Some(key) => self.clients.role(key).ok_or(Refusal::UnknownClientKey),
-            None if self.monitor.open => Ok(Role::Write),
-            None => Err(Refusal::KeyRequired),
-        }
-    }
-
-    fn open_session(
-        &mut self,
-        session: u64,
-        role: Role,
-        client_key: Option<[u8; 32]>,
-        ending: EndedSession,
-        secrets: &SessionSecrets,
-    ) {
         self.sessions.open(LiveSession {
             ending,
-            client_key,
+            client_key: hello.client_key.copied(),
             role: Some(role),
             admin_key: secrets.admin_key(),
             admin_sequence: 0,
@@ -419,16 +408,13 @@ impl<'a> Incarnation<'a> {
                 receipt_key: secrets.receipt_key(thread),
             }));
         }
+        Ok(answer)
     }
 
-    fn admin(&mut self, token: u32, request: &[u8]) -> Reply {
+    fn admin(&mut self, token: &[u8; 4], request: &[u8]) -> Reply {
         match self.answer_admin(request) {
-            Ok(answer) => (kind::ADMIN_ANSWER, [&token.to_le_bytes(), answer.as_slice()].concat()),
-            Err(rejection) => {
-                let mut body = token.to_le_bytes().to_vec();
-                body.push(rejection as u8);
-                (kind::ADMIN_REJECTED, body)
-            }
+            Ok(answer) => reply(kind::ADMIN_ANSWER, &[token, &answer]),
+            Err(rejection) => reply(kind::ADMIN_REJECTED, &[token, &[rejection as u8]]),
         }
     }
 
@@ -438,17 +424,18 @@ impl<'a> Incarnation<'a> {
         let session = self.sessions.authenticate(&request, &self.crypto)?;
         let (role, admin_key): (_, Secret) = (session.role, session.admin_key.clone());
         let mut payload = Vec::new();
-        let status = if role == Some(Role::Admin) {
-            self.run_admin(request.operation, &mut payload)
-        } else {
-            Status::Forbidden
+        let status = match role {
+            Some(Role::Admin) => self.run_admin(request.operation, &mut payload),
+            _ => Status::Forbidden,
         };
-        let mut answer = Vec::new();
-        answer.extend_from_slice(&request.session.to_le_bytes());
-        answer.extend_from_slice(&request.sequence.to_le_bytes());
-        answer.push(status as u8);
-        answer.extend_from_slice(&self.epochs.covering_epoch().to_le_bytes());
-        answer.extend_from_slice(&payload);
+        let parts: [&[u8]; 5] = [
+            &request.session.to_le_bytes(),
+            &request.sequence.to_le_bytes(),
+            &[status as u8],
+            &self.epochs.covering_epoch().to_le_bytes(),
+            &payload,
+        ];
+        let mut answer = parts.concat();
         let mac = self
             .crypto
             .mac(&admin_key, MacDomain::AdminAnswer, &[&answer, request.mac]);
@@ -475,12 +462,4 @@ impl<'a> Incarnation<'a> {
             }
         }
     }
-}
-
-/// The refusal of a hello.
-pub fn refused(token: u32, refusal: Refusal) -> Reply {
-    let mut body = token.to_le_bytes().to_vec();
-    body.extend_from_slice(&(refusal as u16).to_le_bytes());
-    body.extend_from_slice(refusal.text().as_bytes());
-    (kind::HELLO_REFUSED, body)
 }
