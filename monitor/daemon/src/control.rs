@@ -4,6 +4,7 @@
 //! threads. When the incarnation ends it waits until every thread that belonged to it has gone, so that incarnations never overlap.
 
 use std::io;
+use std::net::Shutdown;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -22,7 +23,7 @@ use crate::monitor::Monitor;
 use crate::register::TrustedRegister;
 use crate::sealed::NotStarted;
 use crate::stream::Stream;
-use crate::wire::{CONTROL_BYTES_MAX, LOG_BYTES_MAX, OCCUPIED, kind, read_cut_message, read_message, write_message};
+use crate::wire::{CONTROL_BYTES_MAX, LOG_BYTES_MAX, kind, read_cut_message, read_message, write_message};
 
 /// Events that may wait for the control thread; whoever has more waits.
 const EVENTS_MAX: usize = 256;
@@ -55,11 +56,11 @@ pub fn serve(monitor: &Monitor, register: &mut dyn TrustedRegister, stream: &mut
         Err(error) => return Err(error),
     };
     if let Some(failure) = monitor.failure() {
-        return refuse_start(stream, failure.violation.code, &failure.text());
+        return refuse(stream, failure.violation.code as u16, &failure.text());
     }
     let Some(start) = Start::decode(&body).filter(|_| message == Some(kind::START)) else {
         let text = "expected start, with a power of two of at most 64 threads, at most 16777216 slots, and known flags";
-        return refuse_start(stream, ViolationCode::BadHostMessage, text);
+        return refuse(stream, ViolationCode::BadHostMessage as u16, text);
     };
 
     let (sender, events) = sync_channel(EVENTS_MAX);
@@ -67,7 +68,7 @@ pub fn serve(monitor: &Monitor, register: &mut dyn TrustedRegister, stream: &mut
         Ok(incarnation) => incarnation,
         Err(NotStarted::Refused(code, text)) => {
             log(format_args!("not started: {}: {text}", code.name()));
-            return refuse_start(stream, code, &text);
+            return refuse(stream, code as u16, &text);
         }
         Err(NotStarted::Error(error)) => return Err(error),
     };
@@ -77,25 +78,14 @@ pub fn serve(monitor: &Monitor, register: &mut dyn TrustedRegister, stream: &mut
         .and_then(|()| send(stream, Some(started)))
         .and_then(|()| run(incarnation, monitor, stream, &events));
     monitor.seats.close(&over);
-    stream.shut_down();
+    let _ = stream.shutdown(Shutdown::Both); // fails only if it has ended already
     // every thread of the incarnation holds a sender
     while events.recv().is_ok() {}
     result
 }
 
-/// Tell a host that its connection is of no use.
-pub fn refuse_start(stream: &mut Stream, code: ViolationCode, text: &str) -> Result<(), Error> {
-    not_started(stream, code as u16, text)
-}
-
-/// Tell a host that there is another one, which did nothing wrong, and neither did it.
-pub fn refuse_second(stream: &mut Stream) -> Result<(), Error> {
-    let text = "there is a control connection already";
-    log(format_args!("a connection is refused: {text}"));
-    not_started(stream, OCCUPIED, text)
-}
-
-fn not_started(stream: &mut Stream, code: u16, text: &str) -> Result<(), Error> {
+/// Tell a host that its connection is of no use, and why.
+pub fn refuse(stream: &mut Stream, code: u16, text: &str) -> Result<(), Error> {
     write_message(stream, kind::NOT_STARTED, &[&code.to_le_bytes(), text.as_bytes()])
 }
 

@@ -1,6 +1,6 @@
 //! The monitor: what lives as long as its process, and what each new connection is for.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::Shutdown;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::register::TrustedRegister;
 use crate::seats::Seats;
 use crate::state_dir::StateDirectory;
 use crate::stream::{Listener, Stream};
-use crate::wire::{VERSION, kind, read_message};
+use crate::wire::{OCCUPIED, VERSION, kind, read_message};
 
 /// Connections at the most: a control connection, one per verifier thread, and some that are about to be refused.
 const CONNECTIONS_MAX: usize = THREADS_MAX + 1 + 16;
@@ -45,7 +45,6 @@ pub struct Monitor {
     /// Who holds this is the control connection.
     register: Mutex<Box<dyn TrustedRegister>>,
     latch: FailureLatch,
-    connections: AtomicUsize,
 }
 
 impl Monitor {
@@ -57,7 +56,6 @@ impl Monitor {
             open,
             seats: Seats::default(),
             latch: FailureLatch::default(),
-            connections: AtomicUsize::new(0),
         }
     }
 
@@ -90,26 +88,20 @@ impl Monitor {
         }
     }
 
-    fn spawn(self: &Arc<Self>, stream: Stream) -> Result<(), Error> {
-        if self.connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
+    fn spawn(self: &Arc<Self>, mut stream: Stream) -> Result<(), Error> {
+        // each connection has a handle of the monitor, as has who accepts them
+        if Arc::strong_count(self) > CONNECTIONS_MAX {
             log(format_args!("a connection is refused: there are {CONNECTIONS_MAX}"));
             return Ok(());
         }
         let monitor = Arc::clone(self);
         let serve = move || {
-            let mut stream = stream;
             if let Err(error) = monitor.serve_connection(&mut stream) {
                 log(error);
             }
-            stream.shut_down(); // other handles of it may be open still
-            monitor.connections.fetch_sub(1, Ordering::Relaxed);
+            let _ = stream.shutdown(Shutdown::Both); // other handles of it may be open still
         };
-        let spawned = thread::Builder::new().name("connection".to_owned()).spawn(serve);
-        if spawned.is_err() {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
-        }
-        spawned?;
+        thread::Builder::new().name("connection".to_owned()).spawn(serve)?;
         Ok(())
     }
 
@@ -123,11 +115,11 @@ impl Monitor {
         let mut reader = Reader::new(&body);
         let version = reader.u16().ok();
         let seat_named = read_seat(&mut reader);
-        let refusal = match (greeting, version, seat_named) {
+        let (code, refusal) = match (greeting, version, seat_named) {
             (None, ..) => return Ok(()),
             (Some(kind::CONTROL), Some(VERSION), Err(Malformed)) => match self.take_register() {
                 Some(mut register) => return control::serve(self, &mut **register, stream),
-                None => return control::refuse_second(stream),
+                None => (OCCUPIED, "there is a control connection already"),
             },
             (Some(kind::LOG_CONNECTION), Some(VERSION), Ok((thread, incarnation))) => {
                 match self.seats.take(thread, &incarnation, stream)? {
@@ -135,13 +127,19 @@ impl Monitor {
                         seat.serve(stream, self);
                         return Ok(());
                     }
-                    None => "no such verifier thread runs in this incarnation, or it has its log connection already",
+                    None => (
+                        ViolationCode::BadHostMessage as u16,
+                        "no such verifier thread runs in this incarnation, or it has its log connection already",
+                    ),
                 }
             }
-            _ => "the first message must be control or log, of version 1",
+            _ => (
+                ViolationCode::BadHostMessage as u16,
+                "the first message must be control or log, of version 1",
+            ),
         };
         log(format_args!("a connection is refused: {refusal}"));
-        control::refuse_start(stream, ViolationCode::BadHostMessage, refusal)
+        control::refuse(stream, code, refusal)
     }
 
     /// Become the control connection; `None` if there is one, and it does not end.

@@ -3,6 +3,7 @@
 //! Invariant: each is handed out once. When the incarnation ends, all that wait are dropped and all their connections are ended.
 
 use std::collections::BTreeMap;
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -118,7 +119,7 @@ impl Seats {
         over.store(true, Ordering::Release);
         let seating = std::mem::take(&mut *lock(&self.0));
         for connection in seating.connections {
-            connection.shut_down();
+            let _ = connection.shutdown(Shutdown::Both); // fails only if it has ended already
         }
     }
 }
