@@ -51,7 +51,7 @@ class Audit:
         """Some rows of records (`r`) of this partition, with their store keys."""
 
     def end(self) -> bytes:
-        """Compare them. Returns what of them is in Blum, as `zetakv-monitor check` reads it."""
+        """Compare them. Returns what of them is in Blum, as `zetakv-monitor-operator check` reads it."""
 
     def findings(self) -> list[tuple[str, bytes, list[bytes], int]]:
         """(kind, store key, application keys, records below), the first 10,000.

@@ -25,6 +25,7 @@ from kvstore.messages import FromChild, Json, ToChild
 logger = logging.getLogger(__name__)
 
 MONITOR_BINARY: Final = "zetakv-monitor"
+OPERATOR_BINARY: Final = "zetakv-monitor-operator"
 MONITOR_VARIABLE: Final = "ZETAKV_MONITOR_BINARY"
 
 
@@ -214,16 +215,29 @@ def find_monitor() -> str:
 
     Raises ServiceError.
     """
-    if chosen := os.environ.get(MONITOR_VARIABLE):
-        return chosen
-    beside = Path(sys.executable).parent / MONITOR_BINARY
-    found = str(beside) if os.access(beside, os.X_OK) else shutil.which(MONITOR_BINARY)
+    found = os.environ.get(MONITOR_VARIABLE) or _find(MONITOR_BINARY)
     if found is None:
         raise ServiceError(
             f"{MONITOR_BINARY} is not installed: install the package zetakv-monitor, "
             "name a running one with --monitor, or serve without verification with --unverified"
         )
     return found
+
+
+def find_operator() -> str:
+    """Path of the operator's program, which does without a running monitor: beside this interpreter, or on PATH.
+
+    Raises ServiceError.
+    """
+    found = _find(OPERATOR_BINARY)
+    if found is None:
+        raise ServiceError(f"{OPERATOR_BINARY} is not installed: install the package zetakv-monitor")
+    return found
+
+
+def _find(binary: str) -> str | None:
+    beside = Path(sys.executable).parent / binary
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which(binary)
 
 
 def _exit_text(code: int) -> str:

@@ -1,8 +1,8 @@
 """`zetakv override`: to go on from a store that was put back, by an admin's signed decision.
 
-The monitor decides and signs, offline (`zetakv-monitor override`); this exchanges the sealed state in the store for the
-one that it gives. Nothing happens before the next start: until then a copy of the store undoes it. A write-ahead log
-belongs to the instance that is given up, so it is moved aside.
+The operator's program decides and signs, offline (`zetakv-monitor-operator override`); this exchanges the sealed state
+in the store for the one that it gives. Nothing happens before the next start: until then a copy of the store undoes it.
+A write-ahead log belongs to the instance that is given up, so it is moved aside.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from kvstore.children import ServiceError, find_monitor
+from kvstore.children import ServiceError, find_operator
 from kvstore.cli_connect import say
 from kvstore.config import ServeConfig
 from kvstore.data_directory import locked_data_directory, move_aside
@@ -34,22 +34,22 @@ def override_rollback(config: ServeConfig, *, reason: str, admin_key: Path | Non
         arguments = ["--admin-key", str(admin_key or config.admin_key_path), "--reason", reason]
         if register_lost:
             arguments.append("--register-lost")
-        overriding = _ask_monitor(config, "override", sealed, *arguments)
+        overriding = _ask_operator(config, "override", sealed, *arguments)
         if config.log_path.exists():
             move_aside(config.log_path)
         store.write([(SEALED_KEY, overriding)])
-        state = json.loads(_ask_monitor(config, "inspect", overriding))
+        state = json.loads(_ask_operator(config, "inspect", overriding))
     say(f"the next start continues from epoch {state['epoch']}, as instance {state['instance']}")
 
 
-def _ask_monitor(config: ServeConfig, command: str, sealed: bytes, *arguments: str) -> bytes:
+def _ask_operator(config: ServeConfig, command: str, sealed: bytes, *arguments: str) -> bytes:
     register = [] if config.register is None else ["--register", config.register]
     done = subprocess.run(
-        [find_monitor(), command, "--state", str(config.monitor_state_path), *register, *arguments],
+        [find_operator(), command, "--state", str(config.monitor_state_path), *register, *arguments],
         input=sealed,
         stdout=subprocess.PIPE,
         check=False,
     )
     if done.returncode != 0:
-        raise ServiceError(f"zetakv-monitor {command} refused; its own message is above")
+        raise ServiceError(f"zetakv-monitor-operator {command} refused; its own message is above")
     return done.stdout

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from kvstore._prover import Audit
 from kvstore.checkpointer import check_meta
-from kvstore.children import ServiceError, find_monitor
+from kvstore.children import ServiceError, find_operator
 from kvstore.limits import MIB
 from kvstore.snapshot import Snapshot, opened_snapshot
 from kvstore.storage import META_KEY, PENDING_TABLES, SEALED_KEY
@@ -30,7 +30,7 @@ _BYTES_AT_ONCE: Final = 16 * MIB
 _PREFIXES: Final = (b"c", b"h", b"n", b"r")
 _SINGLE_ROWS: Final = (META_KEY, SEALED_KEY, *PENDING_TABLES)
 _NOT_OURS: Final = "the sealed state was changed"
-"""How `zetakv-monitor` begins its refusal of a sealed state that is not one of its own."""
+"""How `zetakv-monitor-operator` begins its refusal of a sealed state that is not one of its own."""
 
 Progress = Callable[[int, int], None]
 """Told of rows done, and of about all."""
@@ -150,7 +150,7 @@ def _asked_monitor(
         why = "the server is running, and its monitor with it: stop it, or make a backup and check that later"
     if why is None and state is not None and sealed is not None:
         options = [] if register is None else ["--register", register]
-        monitor = _Monitor([find_monitor(), "--state", str(state), *options], sealed)
+        monitor = _Monitor([find_operator(), "--state", str(state), *options], sealed)
         try:
             report.standing = monitor.ask("inspect", sealed)["standing"]
             return monitor

@@ -179,7 +179,7 @@ impl Audit {
         self.partition += 1;
     }
 
-    /// What is in Blum so far: base key, thread and value of each, as `zetakv-monitor check` reads them. Taken once.
+    /// What is in Blum so far: base key, thread and value of each, as `zetakv-monitor-operator check` reads them. Taken once.
     pub fn take_blum(&mut self) -> Vec<u8> {
         core::mem::take(&mut self.blum)
     }

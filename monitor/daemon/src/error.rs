@@ -88,7 +88,7 @@ impl fmt::Display for Error {
             Self::RegisterPutBack => write!(
                 f,
                 "the monitor's directory was put back to an older copy, or is another's: its file register.tpm does not fit what the TPM \
-                 holds. Restore the latest copy; if it is lost, an admin may decide to go on: zetakv-monitor override --register-lost"
+                 holds. Restore the latest copy; if it is lost, an admin may decide to go on: zetakv-monitor-operator override --register-lost"
             ),
             Self::Tpm { doing, code } => {
                 write!(f, "TPM: cannot {doing}: code {code:#05x}: {}", explain(*code))

@@ -1,6 +1,5 @@
 //! The golden examples of the protocol, in `tests/vectors/`: what this monitor writes and accepts is what other implementations do.
 
-use ed25519_dalek::SigningKey;
 use serde_json::Value as Json;
 use zetakv_verifier::codec::Reader;
 use zetakv_verifier::crypto::Crypto as _;
@@ -15,8 +14,7 @@ use crate::clients::{Client, Clients, Operation, UnverifiedAdminRequest};
 use crate::failure::FailureLatch;
 use crate::handshake::{ClientHello, Exchange, FormerAnswer, FormerSequences, Refusal, Welcome};
 use crate::identity::{Identity, Run, Secret};
-use crate::overrides::{Decision, Override, Overrides};
-use crate::register::Commitment;
+use crate::overrides::{Override, Overrides};
 
 fn load(name: &str) -> Json {
     let path = format!("{}/../../tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
@@ -166,31 +164,6 @@ fn overrides(statements: &Json) -> Overrides {
         overrides.push(verified).expect("not too many");
     }
     overrides
-}
-
-#[test]
-fn override_statements() {
-    let golden = load("overrides");
-    let admin = SigningKey::from_bytes(&array(&golden["admin_seed"]));
-    for case in list(&golden["chain"]) {
-        let decision = Decision {
-            old_instance: array(&case["old_instance"]),
-            epoch: number(&case["epoch"]),
-            head: array(&case["head"]),
-            replaced: Commitment {
-                sealed: array(&case["replaced_sealed"]),
-                incarnation: array(&case["replaced_incarnation"]),
-            },
-            time: number(&case["time"]),
-            reason: case["reason"].as_str().expect("text").to_owned(),
-        };
-        let signed = Override::sign(&decision, &admin).expect("well-formed");
-        assert_eq!(signed.statement(), bytes(&case["statement"]));
-        assert_eq!(signed.new_instance(), array(&case["new_instance"]));
-    }
-    let statements = list(&golden["chain"]).iter().map(|case| case["statement"].clone());
-    let last = overrides(&statements.collect()).instance(&array(&golden["chain"][0]["old_instance"]));
-    assert_eq!(last, Some(array(&golden["chain"][1]["new_instance"])));
 }
 
 #[test]

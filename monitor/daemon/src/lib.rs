@@ -3,13 +3,12 @@
 //! It keeps the keys, opens sessions with clients through the host, feeds each verifier thread its log, and seals and certifies epochs. It
 //! stores no records, and it believes nothing that the host says: everything that comes over a connection is copied, bounded, and checked.
 //!
-//! The library exists for the binary and for the tests; it is no interface for others.
+//! The library exists for the two programs of the monitor and for the tests; it is no interface for others.
 
 #![forbid(unsafe_code)]
 
 pub mod arguments;
 pub mod certificate;
-pub mod check;
 pub mod clients;
 pub mod control;
 pub mod domain;
@@ -24,8 +23,8 @@ pub mod identity;
 pub mod incarnation;
 pub mod log;
 pub mod monitor;
-pub mod offline;
 pub mod overrides;
+pub mod program;
 pub mod register;
 pub mod replay;
 pub mod sealed;

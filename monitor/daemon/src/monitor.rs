@@ -75,7 +75,7 @@ impl Monitor {
     }
 
     /// Accept connections, for ever.
-    pub fn serve(self: &Arc<Self>, listener: &Listener) {
+    pub fn serve(self: &Arc<Self>, listener: &Listener) -> ! {
         loop {
             let result = listener
                 .accept()

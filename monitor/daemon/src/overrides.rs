@@ -6,7 +6,7 @@
 //! Invariants: an [`Override`] that exists is well-formed and signed by the admin key that it names (whether that is an admin's is for
 //! who accepts it to check); those in an [`Overrides`] continue each other.
 
-use ed25519_dalek::{Signature as Ed25519Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signature as Ed25519Signature, VerifyingKey};
 use zetakv_verifier::codec::{Malformed, Reader};
 use zetakv_verifier::value::Hash;
 
@@ -20,8 +20,10 @@ pub const OVERRIDES_MAX: usize = 16;
 pub const REASON_BYTES_MAX: usize = 200;
 /// Bytes of a statement at the most.
 pub const STATEMENT_BYTES_MAX: usize = 4 + 16 + 4 + 32 + 32 + 16 + 8 + 32 + 1 + REASON_BYTES_MAX + 64;
-const MAGIC: &[u8; 4] = b"ZKO1";
-const SIGNED_DOMAIN: &[u8] = b"zetakv/1 override";
+/// How a statement begins.
+pub const MAGIC: &[u8; 4] = b"ZKO1";
+/// What is signed begins with this, and goes on with the statement.
+pub const SIGNED_DOMAIN: &[u8] = b"zetakv/1 override";
 
 /// What an override says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,24 +53,6 @@ pub struct Override {
 }
 
 impl Override {
-    /// Sign a decision; malformed if its reason is too short or too long.
-    pub fn sign(decision: &Decision, admin: &SigningKey) -> Result<Self, Malformed> {
-        let mut statement = Vec::with_capacity(STATEMENT_BYTES_MAX);
-        statement.extend_from_slice(MAGIC);
-        statement.extend_from_slice(&decision.old_instance);
-        statement.extend_from_slice(&decision.epoch.to_le_bytes());
-        statement.extend_from_slice(&decision.head);
-        statement.extend_from_slice(&decision.replaced.sealed);
-        statement.extend_from_slice(&decision.replaced.incarnation);
-        statement.extend_from_slice(&decision.time.to_le_bytes());
-        statement.extend_from_slice(&admin.verifying_key().to_bytes());
-        statement.push(u8::try_from(decision.reason.len()).map_err(|_| Malformed)?);
-        statement.extend_from_slice(decision.reason.as_bytes());
-        let signature = admin.sign(&[SIGNED_DOMAIN, &statement].concat());
-        statement.extend_from_slice(&signature.to_bytes());
-        Self::verify(&statement) // our own is held to what a stranger's is
-    }
-
     /// Read a statement, and check its signature.
     pub fn verify(statement: &[u8]) -> Result<Self, Malformed> {
         let (signed, signature) = statement.split_last_chunk::<64>().ok_or(Malformed)?;
@@ -175,83 +159,5 @@ impl Overrides {
             overrides.push(Override::verify(reader.take(length)?)?)?;
         }
         Ok(overrides)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn admin() -> SigningKey {
-        SigningKey::from_bytes(&[7; 32])
-    }
-
-    fn decision(old_instance: InstanceId, reason: &str) -> Decision {
-        Decision {
-            old_instance,
-            epoch: 5,
-            head: [2; 32],
-            replaced: Commitment {
-                sealed: [3; 32],
-                incarnation: [4; 16],
-            },
-            time: 1_800_000_000,
-            reason: reason.to_owned(),
-        }
-    }
-
-    fn signed(old_instance: InstanceId) -> Override {
-        Override::sign(&decision(old_instance, "the disk is lost"), &admin()).expect("well-formed")
-    }
-
-    #[test]
-    fn every_changed_byte_and_every_cut_is_refused() {
-        let it = signed([1; 16]);
-        assert_eq!(Override::verify(it.statement()), Ok(it.clone()));
-        for index in 0..it.statement().len() {
-            let mut bad = it.statement().to_vec();
-            bad[index] ^= 1;
-            assert!(Override::verify(&bad).is_err(), "byte {index}");
-            assert!(Override::verify(&it.statement()[..index]).is_err(), "cut at {index}");
-        }
-        let longer = [it.statement(), &[0]].concat();
-        assert!(Override::verify(&longer).is_err());
-    }
-
-    #[test]
-    fn a_reason_is_needed_and_has_a_limit() {
-        let sign = |reason: &str| Override::sign(&decision([1; 16], reason), &admin());
-        assert!(sign("").is_err());
-        assert!(sign(&"x".repeat(REASON_BYTES_MAX)).is_ok_and(|it| it.statement().len() == STATEMENT_BYTES_MAX));
-        assert!(sign(&"x".repeat(REASON_BYTES_MAX + 1)).is_err());
-        assert!(sign(&"x".repeat(300)).is_err());
-    }
-
-    #[test]
-    fn each_begins_its_own_instance_and_continues_the_one_before() {
-        let first = signed([1; 16]);
-        let second = signed(first.new_instance());
-        assert_ne!(first.new_instance(), second.new_instance());
-        let both = Overrides(vec![first.clone(), second.clone()]);
-        assert_eq!(Overrides::default().instance(&[1; 16]), Some([1; 16]));
-        assert_eq!(both.instance(&[1; 16]), Some(second.new_instance()));
-        assert_eq!(both.instance(&[2; 16]), None);
-        assert_eq!(Overrides(vec![second, first]).instance(&[1; 16]), None);
-    }
-
-    #[test]
-    fn encoding_roundtrip_and_limit() {
-        let mut overrides = Overrides::default();
-        for _ in 0..OVERRIDES_MAX {
-            assert!(overrides.push(signed([1; 16])).is_ok());
-        }
-        assert!(overrides.push(signed([1; 16])).is_err());
-        let mut bytes = Vec::new();
-        overrides.encode(&mut bytes);
-        assert_eq!(bytes.len(), overrides.encoded_bytes());
-        assert_eq!(Overrides::decode(&mut Reader::new(&bytes)), Ok(overrides.clone()));
-        bytes[0] += 1;
-        bytes.extend_from_within(1..1 + 2 + signed([1; 16]).statement().len());
-        assert_eq!(Overrides::decode(&mut Reader::new(&bytes)), Err(Malformed), "one more");
     }
 }

@@ -27,6 +27,10 @@ use crate::sessions::EndedSessions;
 /// of it.
 const FIXED_BYTES_MAX: usize = 2048 + 1024;
 
+/// What to say of a sealed state that this monitor did not make.
+pub const NOT_OURS: &str =
+    "the sealed state was changed, or is not of this monitor: is it another store's, or the monitor's state directory?";
+
 /// What is sealed for an epoch.
 pub struct SealedState {
     /// The instance: the first one, or that of the last override.
@@ -249,13 +253,7 @@ pub fn accept(
         return Ok((committed, None));
     }
     let state = SealedState::open_own(offered, identity)
-        .map_err(|Malformed| {
-            NotStarted::Refused(
-                ViolationCode::SealedStateInvalid,
-                "the sealed state was changed, or is not of this monitor: is it another store's, or the monitor's state directory?"
-                    .to_owned(),
-            )
-        })?;
+        .map_err(|Malformed| NotStarted::Refused(ViolationCode::SealedStateInvalid, NOT_OURS.to_owned()))?;
     if Standing::of(&state, &hash, &committed) == Standing::Behind {
         return Err(NotStarted::Refused(
             ViolationCode::Rollback,
@@ -271,10 +269,8 @@ pub fn accept(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::overrides::Decision;
     use crate::register::file::FileRegister;
     use crate::scratch::Scratch;
-    use ed25519_dalek::SigningKey;
 
     const INCARNATION: IncarnationId = [2; 16];
 
@@ -429,61 +425,6 @@ mod tests {
             Ok(Some(_))
         ));
         assert_eq!(refusal(&second, &mut register), Some(ViolationCode::Rollback));
-        Ok(())
-    }
-
-    #[test]
-    fn an_override_is_accepted_once_and_only_while_the_register_holds_what_it_replaces() -> Result<(), Error> {
-        let scratch = Scratch::new("sealed");
-        let [first, second, third] = line()?;
-        let mut register = register(&scratch, sealed_hash(&third))?;
-        assert_eq!(refusal(&first, &mut register), Some(ViolationCode::Rollback));
-        let replace = |replaced, old_instance| -> Result<Vec<u8>, Error> {
-            let key = identity().sealing_key;
-            let mut state = SealedState::open(&first, &key).map_err(|_| Error::RegisterChanged)?;
-            let decision = Decision {
-                old_instance,
-                epoch: 1,
-                head: state.certify(&identity())?.1.head,
-                replaced,
-                time: 0,
-                reason: "a test".to_owned(),
-            };
-            let signed = Override::sign(&decision, &SigningKey::from_bytes(&[7; 32])).expect("well-formed");
-            state.instance = signed.new_instance();
-            state.overrides.push(signed).expect("the first");
-            state.seal(&key)
-        };
-        let (now, first_instance) = (register.read()?, identity().first_instance);
-        let of_another_start = Commitment {
-            incarnation: [9; 16],
-            ..now
-        };
-        let early = replace(of_another_start, first_instance)?;
-        assert_eq!(refusal(&early, &mut register), Some(ViolationCode::Rollback));
-        let foreign = replace(now, [8; 16])?;
-        assert_eq!(
-            refusal(&foreign, &mut register),
-            Some(ViolationCode::SealedStateInvalid)
-        );
-
-        let (overriding, unused) = (replace(now, first_instance)?, replace(now, first_instance)?);
-        let Ok(Some(state)) = accept(&overriding, &[3; 16], &identity(), &mut register) else {
-            panic!("accepted");
-        };
-        assert_ne!(state.instance, first_instance);
-        let (certificate, history) = state.certify(&identity())?;
-        assert!(certificate.is_none(), "that of the old instance is not issued again");
-        let former = SealedState::open(&first, &identity().sealing_key).map_err(|_| Error::RegisterChanged)?;
-        assert_eq!(history, former.certify(&identity())?.1, "the chain goes on");
-
-        assert!(matches!(
-            accept(&overriding, &[4; 16], &identity(), &mut register),
-            Ok(Some(_))
-        ));
-        for lost in [&unused, &first, &second, &third] {
-            assert_eq!(refusal(lost, &mut register), Some(ViolationCode::Rollback));
-        }
         Ok(())
     }
 

@@ -70,7 +70,7 @@ pub mod response {
         match code {
             HANDLE => {
                 "the index does not exist: the TPM was cleared, or is another one, or the index was deleted. If this is no attack: \
-                 zetakv-monitor override --register-lost"
+                 zetakv-monitor-operator override --register-lost"
             }
             AUTHORIZATION_FAILED | BAD_AUTHORIZATION => {
                 "the index, or the TPM's owner, has another authorization value. Either the index is not this monitor's (it belongs to \

@@ -1,4 +1,4 @@
-//! What an operator asks of the monitor while no service runs: inspect, override, check.
+//! The operator's program: inspect, override, check.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -15,9 +15,9 @@ use crate::host::{Control, Log, add_first, at, leaf, value};
 use crate::monitor_process::{MonitorProcess, Scratch};
 use crate::service::{ROLLBACK, certificate_hash, cut, put_and_get};
 
-/// Run the monitor with a command; what it printed, or its complaint.
+/// Run the operator's program with a command; what it printed, or its complaint.
 fn ask(scratch: &Scratch, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, String> {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_zetakv-monitor"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_zetakv-monitor-operator"))
         .args(arguments)
         .arg("--state")
         .arg(scratch.state())

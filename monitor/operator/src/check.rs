@@ -13,37 +13,38 @@ use zetakv_verifier::standard_crypto::{StandardCrypto, Sum};
 use zetakv_verifier::time::Timestamp;
 use zetakv_verifier::value::Value;
 
-use crate::error::Error;
-use crate::identity::to_hex;
-use crate::offline;
-use crate::sealed::{SealedState, Standing, sealed_hash};
-use crate::state_dir::StateDirectory;
-use crate::wire::LOG_BYTES_MAX;
+use zetakv_monitor::error as monitor;
+use zetakv_monitor::identity::to_hex;
+use zetakv_monitor::sealed::{SealedState, Standing, sealed_hash};
+use zetakv_monitor::state_dir::StateDirectory;
+use zetakv_monitor::wire::LOG_BYTES_MAX;
+
+use crate::{Error, sealed_states};
 
 /// Bytes of one record at the most: its key, thread and the value of a node with two sides.
 const RECORD_BYTES_MAX: usize = 256;
 /// Bytes of input that are read at once.
 const INPUT_BYTES: usize = 64 * 1024;
-const MALFORMED: Error = Error::Refused("the input of the check is cut off or malformed");
+const MALFORMED: &str = "the input of the check is cut off or malformed";
 
 /// Check the copy that `input` describes: one line of JSON.
 pub fn check(directory: &StateDirectory, mut input: impl Read) -> Result<String, Error> {
     let mut length = [0; 4];
-    input.read_exact(&mut length)?;
+    input.read_exact(&mut length).map_err(|_| MALFORMED)?;
     let length = u32::from_le_bytes(length) as usize;
     if length > LOG_BYTES_MAX {
-        return Err(MALFORMED);
+        return Err(MALFORMED.into());
     }
     let mut sealed = vec![0; length];
-    input.read_exact(&mut sealed)?;
-    let state = offline::open(directory, &sealed)?;
+    input.read_exact(&mut sealed).map_err(|_| MALFORMED)?;
+    let state = sealed_states::open(directory, &sealed)?;
     let committed = directory.register().read()?;
     let is_latest = Standing::of(&state, &sealed_hash(&sealed), &committed) == Standing::Latest;
     let mut root = Vec::new();
     Value::Node(state.root).encode(&mut root);
     let blum_matches = blum_matches(directory, &state, input)?;
     Ok(format!(
-        "{{\"instance\": \"{}\", \"epoch\": {}, \"root\": \"{}\", \"blum_matches\": {blum_matches}, \"is_latest\": {is_latest}}}",
+        "{{\"instance\": \"{}\", \"epoch\": {}, \"root\": \"{}\", \"blum_matches\": {blum_matches}, \"is_latest\": {is_latest}}}\n",
         to_hex(&state.instance),
         state.epoch()?,
         to_hex(&root),
@@ -52,12 +53,12 @@ pub fn check(directory: &StateDirectory, mut input: impl Read) -> Result<String,
 
 /// Whether the records that `input` lists, after the number of threads, are those that the state carries over.
 fn blum_matches(directory: &StateDirectory, state: &SealedState, mut input: impl Read) -> Result<bool, Error> {
-    let epoch = state.epoch()?.checked_add(1).ok_or(Error::NoMoreEpochs)?;
+    let epoch = state.epoch()?.checked_add(1).ok_or(monitor::Error::NoMoreEpochs)?;
     let mut crypto = StandardCrypto::new(*directory.identity.multiset_secret);
     crypto.prepare_epoch(epoch);
     let mut sum = Sum::default();
     let mut threads = [0; 2];
-    input.read_exact(&mut threads)?;
+    input.read_exact(&mut threads).map_err(|_| MALFORMED)?;
     let threads = u16::from_le_bytes(threads);
     let mut add = |record: &mut Reader<'_>| -> Result<(), Malformed> {
         let (key, thread, value) = (Key::decode(record)?, record.u16()?, Value::decode(record)?);
