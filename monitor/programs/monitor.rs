@@ -1,9 +1,9 @@
-//! `zetakv-monitor`.
+//! `zetakv-monitor`, with both kinds of registers.
 
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    zetakv_monitor::program::main()
+    zetakv_monitor::program::main(zetakv_monitor_tpm::named)
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use lexopt::prelude::{Long, ValueExt as _};
 
-use crate::register::RegisterAddress;
+use crate::register::file::FileRegister;
+use crate::register::{OpenRegister, RegisterNamed};
 use crate::stream::Address;
 
 /// What `--help` says.
@@ -25,12 +26,11 @@ When it listens it prints one line: {\"ready\": true, \"fingerprint\": \"...\"},
 ";
 
 /// The whole command line.
-#[derive(Debug)]
 pub struct Arguments {
     /// The state directory.
     pub state: PathBuf,
     /// The register.
-    pub register: RegisterAddress,
+    pub register: OpenRegister,
     /// Where to listen.
     pub address: Address,
     /// Whether clients without a key may read and write.
@@ -40,18 +40,19 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Of this process. `None`: help was asked for.
-    pub fn parse() -> Result<Option<Self>, lexopt::Error> {
-        Self::from(lexopt::Parser::from_env())
+    /// Of this process, where registers have these names. `None`: help was asked for.
+    pub fn parse(register_named: RegisterNamed) -> Result<Option<Self>, lexopt::Error> {
+        Self::from(lexopt::Parser::from_env(), register_named)
     }
 
-    fn from(mut parser: lexopt::Parser) -> Result<Option<Self>, lexopt::Error> {
-        let (mut state, mut register, mut address) = (None, RegisterAddress::default(), None);
+    fn from(mut parser: lexopt::Parser, register_named: RegisterNamed) -> Result<Option<Self>, lexopt::Error> {
+        let mut register: OpenRegister = Box::new(FileRegister::open);
+        let (mut state, mut address) = (None, None);
         let (mut open, mut exit_on_stdin_eof) = (false, false);
         while let Some(argument) = parser.next()? {
             match argument {
                 Long("state") => state = Some(parser.value()?.into()),
-                Long("register") => register = parser.value()?.parse()?,
+                Long("register") => register = parser.value()?.parse_with(register_named)?,
                 Long("socket") if address.is_none() => address = Some(Address::Socket(parser.value()?.into())),
                 Long("listen") if address.is_none() => address = Some(Address::Tcp(parser.value()?.string()?)),
                 Long("open") => open = true,
@@ -74,9 +75,16 @@ impl Arguments {
 mod tests {
     use super::*;
 
+    fn named(register: &str) -> Result<OpenRegister, &'static str> {
+        match register {
+            "file" => Ok(Box::new(FileRegister::open)),
+            _ => Err("no such register"),
+        }
+    }
+
     fn parse(arguments: &str) -> Option<Arguments> {
         let words = std::iter::once("zetakv-monitor").chain(arguments.split(' '));
-        Arguments::from(lexopt::Parser::from_iter(words)).ok().flatten()
+        Arguments::from(lexopt::Parser::from_iter(words), named).ok().flatten()
     }
 
     #[test]

@@ -5,8 +5,6 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use crate::register::tpm_wire::response::explain;
-
 /// An error of the monitor process.
 #[derive(Debug)]
 pub enum Error {
@@ -26,26 +24,12 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         problem: &'static str,
     },
-    /// An operator asked for what cannot be done; says why, and what to do.
-    Refused(&'static str),
     /// The trusted register holds something else than this process committed last.
     RegisterChanged,
-    /// What the monitor's directory says of the register is not what the register holds.
-    RegisterPutBack,
-    /// The TPM refused.
-    Tpm {
-        /// What was tried.
-        doing: &'static str,
-        /// Its response code, without the number of what it is about.
-        code: u32,
-    },
-    /// An answer in the name of the TPM is not its own.
-    TpmForged {
-        /// What was tried.
-        doing: &'static str,
-    },
-    /// The connection to the TPM failed.
-    TpmConnection(io::Error),
+    /// What the monitor's directory says of the register is not what the register holds; says what to do.
+    RegisterPutBack(&'static str),
+    /// A register of another kind than a file failed.
+    Register(Box<dyn std::error::Error + Send + Sync>),
     /// The operating system gave no random bytes.
     Random(getrandom::Error),
     /// A connection or listener failed.
@@ -80,24 +64,12 @@ impl fmt::Display for Error {
         match self {
             Self::File { doing, path, source } => write!(f, "cannot {doing} {}: {source}", path.display()),
             Self::State { path, problem } => write!(f, "{}: {problem}", path.display()),
-            Self::Refused(why) => f.write_str(why),
             Self::RegisterChanged => write!(
                 f,
                 "the trusted register was changed by somebody else: is another monitor running on this state?"
             ),
-            Self::RegisterPutBack => write!(
-                f,
-                "the monitor's directory was put back to an older copy, or is another's: its file register.tpm does not fit what the TPM \
-                 holds. Restore the latest copy; if it is lost, an admin may decide to go on: zetakv-monitor-operator override --register-lost"
-            ),
-            Self::Tpm { doing, code } => {
-                write!(f, "TPM: cannot {doing}: code {code:#05x}: {}", explain(*code))
-            }
-            Self::TpmForged { doing } => write!(
-                f,
-                "TPM: cannot {doing}: the answer is malformed or not authentic: something between the monitor and the TPM changes it"
-            ),
-            Self::TpmConnection(source) => write!(f, "the connection to the TPM: {source}"),
+            Self::RegisterPutBack(problem) => f.write_str(problem),
+            Self::Register(source) => source.fmt(f),
             Self::Random(source) => write!(f, "no random bytes: {source}"),
             Self::Connection(source) => write!(f, "connection: {source}"),
             Self::MessageLength { bytes, bytes_max } => {

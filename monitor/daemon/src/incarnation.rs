@@ -8,13 +8,12 @@ use std::sync::mpsc::SyncSender;
 
 use zetakv_verifier::clocks::{Clocks, THREADS_MAX};
 use zetakv_verifier::codec::Reader;
-use zetakv_verifier::crypto::{Crypto as _, Mac};
+use zetakv_verifier::crypto::Crypto as _;
 use zetakv_verifier::entry::ThreadId;
 use zetakv_verifier::machine::Role;
 use zetakv_verifier::request::{MacDomain, Rejection};
 use zetakv_verifier::standard_crypto::{StandardCrypto, Sum};
 use zetakv_verifier::thread::{Snapshot, ThreadConfig, Verifier};
-use zetakv_verifier::value::Node;
 use zetakv_verifier::violation::{NO_THREAD, ViolationCode};
 use zetakv_verifier::{LogConfig, ReplayedSessions, SessionKeys};
 
@@ -26,14 +25,13 @@ use crate::error::Error;
 use crate::failpoints::failpoint;
 use crate::failure::violation;
 use crate::handshake::{ClientHello, Exchange, FormerAnswer, Refusal, Welcome};
-use crate::identity::{IncarnationId, InstanceId, Run, Secret, random};
+use crate::identity::{IncarnationId, Run, Secret, random};
 use crate::monitor::Monitor;
-use crate::overrides::Overrides;
 use crate::register::{Commitment, TrustedRegister};
 use crate::replay::Replay;
 use crate::sealed::{NotStarted, SealedState, accept, sealed_hash};
 use crate::seats::{Seat, SessionChange, SessionChanges};
-use crate::sessions::{EndedSession, EndedSessions, LiveSession, Sessions};
+use crate::sessions::{EndedSession, LiveSession, Sessions};
 use crate::ticket;
 use crate::wire::kind;
 

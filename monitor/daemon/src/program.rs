@@ -9,6 +9,7 @@ use crate::arguments::{Arguments, USAGE};
 use crate::error::Error;
 use crate::log::log;
 use crate::monitor::Monitor;
+use crate::register::RegisterNamed;
 use crate::state_dir::StateDirectory;
 use crate::stream::{Address, Listener};
 
@@ -47,15 +48,15 @@ fn exit_after_stdin(address: &Address) {
     std::process::exit(0);
 }
 
-/// The whole program.
-pub fn main() -> ExitCode {
+/// The whole program, where registers have these names.
+pub fn main(register_named: RegisterNamed) -> ExitCode {
     // a panic is a bug, and a monitor with a bug must not go on with the threads that are left
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
         std::process::abort();
     }));
-    let result = match Arguments::parse() {
+    let result = match Arguments::parse(register_named) {
         Ok(Some(arguments)) => serve(arguments).map_err(|error| (error.to_string(), 1)),
         Ok(None) => {
             print!("{USAGE}");

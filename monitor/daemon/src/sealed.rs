@@ -239,7 +239,7 @@ pub fn accept(
     register: &dyn TrustedRegister,
 ) -> Result<(Commitment, Option<SealedState>), NotStarted> {
     let committed = register.read().map_err(|error| match error {
-        Error::RegisterPutBack => NotStarted::Refused(ViolationCode::Rollback, error.to_string()),
+        Error::RegisterPutBack(problem) => NotStarted::Refused(ViolationCode::Rollback, problem.to_owned()),
         error => error.into(),
     })?;
     let hash = sealed_hash(offered);

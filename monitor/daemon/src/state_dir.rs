@@ -21,7 +21,7 @@ use ed25519_dalek::SigningKey;
 use crate::error::Error;
 use crate::files::{read_client_key, read_file, refuse_access_by_others, replace_file, sync_name, write_client_key};
 use crate::identity::{Identity, IncarnationId, KEY_BYTES, PublicKey, Secret, random};
-use crate::register::{Commitment, RegisterAddress, TrustedRegister};
+use crate::register::{Commitment, OpenRegister, TrustedRegister};
 use crate::sealed::genesis_hash;
 
 /// An opened state directory.
@@ -31,12 +31,12 @@ pub struct StateDirectory {
     _lock: File,
     /// The keys.
     pub identity: Identity,
-    register: RegisterAddress,
+    register: OpenRegister,
 }
 
 impl StateDirectory {
     /// Open the directory, or set it up if it is new.
-    pub fn open(path: &Path, register: RegisterAddress) -> Result<Self, Error> {
+    pub fn open(path: &Path, register: OpenRegister) -> Result<Self, Error> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -69,14 +69,14 @@ impl StateDirectory {
             Ok(committed) if committed.sealed == genesis_hash() => {
                 directory.first_admin()?; // so that the operator has the key before the first start
             }
-            Ok(_) | Err(Error::RegisterPutBack) => {} // the latter is refused at the start, with a name
+            Ok(_) | Err(Error::RegisterPutBack(_)) => {} // the latter is refused at the start, with a name
             Err(error) => return Err(error),
         }
         Ok(directory)
     }
 
     /// Open a directory that has been set up, and look at nothing but its keys.
-    pub fn open_existing(path: &Path, register: RegisterAddress) -> Result<Self, Error> {
+    pub fn open_existing(path: &Path, register: OpenRegister) -> Result<Self, Error> {
         let lock = take_directory(path)?;
         let root = read_root(path)?.ok_or_else(|| Error::state(path, "not the state directory of a monitor"))?;
         Ok(Self {
@@ -89,7 +89,7 @@ impl StateDirectory {
 
     /// Its register.
     pub fn register(&self) -> Box<dyn TrustedRegister> {
-        self.register.open(&self.path, &self.identity)
+        (self.register)(&self.path, &self.identity)
     }
 
     /// The public key of the first admin: that of `admin.key`, which is created if it does not exist.
@@ -130,11 +130,9 @@ fn read_root(directory: &Path) -> Result<Option<Secret>, Error> {
         .ok_or_else(|| Error::state(&path, "not 32 bytes: restore it from a copy"))
 }
 
-fn create_root(directory: &Path, register: &RegisterAddress) -> Result<Secret, Error> {
+fn create_root(directory: &Path, register: &OpenRegister) -> Result<Secret, Error> {
     let root = Secret::new(random()?);
-    register
-        .open(directory, &Identity::derive(&root))
-        .initialize(&genesis())?;
+    register(directory, &Identity::derive(&root)).initialize(&genesis())?;
     replace_file(&directory.join("root.key"), root.as_slice())?;
     Ok(root)
 }
@@ -174,10 +172,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::register::file::FileRegister;
     use crate::scratch::Scratch;
 
     fn open(path: &Path) -> Result<StateDirectory, Error> {
-        StateDirectory::open(path, RegisterAddress::File)
+        StateDirectory::open(path, Box::new(FileRegister::open))
     }
 
     fn mode(path: &Path) -> u32 {

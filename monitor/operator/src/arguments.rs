@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Value, ValueExt as _};
-use zetakv_monitor::register::RegisterAddress;
+use zetakv_monitor::register::file::FileRegister;
+use zetakv_monitor::register::{OpenRegister, RegisterNamed};
 
 use crate::override_rollback::Wish;
 
@@ -34,31 +35,31 @@ pub enum Command {
 }
 
 /// The whole command line.
-#[derive(Debug)]
 pub struct Arguments {
     /// What to do.
     pub command: Command,
     /// The monitor's state directory.
     pub state: PathBuf,
     /// Its register.
-    pub register: RegisterAddress,
+    pub register: OpenRegister,
 }
 
 impl Arguments {
-    /// Of this process. `None`: help was asked for.
-    pub fn parse() -> Result<Option<Self>, lexopt::Error> {
-        Self::from(lexopt::Parser::from_env())
+    /// Of this process, where registers have these names. `None`: help was asked for.
+    pub fn parse(register_named: RegisterNamed) -> Result<Option<Self>, lexopt::Error> {
+        Self::from(lexopt::Parser::from_env(), register_named)
     }
 
-    fn from(mut parser: lexopt::Parser) -> Result<Option<Self>, lexopt::Error> {
-        let (mut command, mut state, mut register) = (None, None, RegisterAddress::default());
+    fn from(mut parser: lexopt::Parser, register_named: RegisterNamed) -> Result<Option<Self>, lexopt::Error> {
+        let mut register: OpenRegister = Box::new(FileRegister::open);
+        let (mut command, mut state) = (None, None);
         let (mut admin_key, mut reason, mut register_lost) = (None, None, false);
         while let Some(argument) = parser.next()? {
             let overrides = command.as_deref() == Some("override");
             match argument {
                 Value(word) if command.is_none() => command = Some(word.string()?),
                 Long("state") => state = Some(parser.value()?.into()),
-                Long("register") => register = parser.value()?.parse()?,
+                Long("register") => register = parser.value()?.parse_with(register_named)?,
                 Long("admin-key") if overrides => admin_key = Some(parser.value()?.into()),
                 Long("reason") if overrides => reason = Some(parser.value()?.string()?),
                 Long("register-lost") if overrides => register_lost = true,
@@ -88,9 +89,16 @@ impl Arguments {
 mod tests {
     use super::*;
 
+    fn named(register: &str) -> Result<OpenRegister, &'static str> {
+        match register {
+            "file" => Ok(Box::new(FileRegister::open)),
+            _ => Err("no such register"),
+        }
+    }
+
     fn parse(arguments: &str) -> Option<Arguments> {
         let words = std::iter::once("zetakv-monitor-operator").chain(arguments.split(' '));
-        Arguments::from(lexopt::Parser::from_iter(words)).ok().flatten()
+        Arguments::from(lexopt::Parser::from_iter(words), named).ok().flatten()
     }
 
     #[test]
@@ -101,7 +109,7 @@ mod tests {
         assert!(matches!(checking.command, Command::Check));
         let overriding = parse("override --state d --admin-key k --reason r --register-lost").expect("complete");
         let Command::Override(wish) = overriding.command else {
-            panic!("{overriding:?}")
+            panic!("not an override")
         };
         assert!(wish.register_lost && wish.reason == "r" && wish.admin_key == PathBuf::from("k"));
     }

@@ -16,6 +16,7 @@ use std::fmt::Display;
 use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
 
+use zetakv_monitor::register::RegisterNamed;
 use zetakv_monitor::state_dir::StateDirectory;
 use zetakv_monitor::wire::LOG_BYTES_MAX;
 
@@ -24,9 +25,9 @@ use crate::arguments::{Arguments, Command, USAGE};
 /// Why something was not done, for people.
 pub type Error = Box<dyn std::error::Error>;
 
-/// The whole program.
-pub fn main() -> ExitCode {
-    let (text, code) = match Arguments::parse() {
+/// The whole program, where registers have these names.
+pub fn main(register_named: RegisterNamed) -> ExitCode {
+    let (text, code) = match Arguments::parse(register_named) {
         Ok(Some(arguments)) => match run(arguments) {
             Ok(()) => return ExitCode::SUCCESS,
             Err(error) => (error.to_string(), 1),

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zetakv_verifier::codec::Reader;
 
 use crate::error::Error;
 use crate::files::replace_file;
-use crate::identity::Secret;
+use crate::identity::{Identity, Secret};
 use crate::register::{Commitment, TrustedRegister};
 
 const MAGIC: &[u8; 4] = b"ZKR1";
@@ -25,6 +25,12 @@ impl FileRegister {
     /// A register in this file, which need not exist yet.
     pub fn new(path: PathBuf, key: Secret) -> Self {
         Self { path, key }
+    }
+
+    /// That of the monitor with this state directory and identity.
+    pub fn open(directory: &Path, identity: &Identity) -> Box<dyn TrustedRegister> {
+        let key = identity.register_key.clone();
+        Box::new(Self::new(directory.join("register"), key))
     }
 
     fn encode(&self, commitment: &Commitment) -> [u8; FILE_BYTES] {

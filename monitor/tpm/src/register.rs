@@ -11,17 +11,22 @@
 use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
+use zetakv_monitor::domain::Domain;
+use zetakv_monitor::error as monitor;
+use zetakv_monitor::files::{read_file, replace_file};
+use zetakv_monitor::identity::Secret;
+use zetakv_monitor::register::{Commitment, TrustedRegister};
 use zetakv_verifier::codec::{Malformed, Reader};
 
-use crate::domain::Domain;
 use crate::error::Error;
-use crate::files::{read_file, replace_file};
-use crate::identity::Secret;
-use crate::register::tpm_stream::Transport;
-use crate::register::tpm_wire::{Digest, NvIndex, Session};
-use crate::register::{Commitment, TrustedRegister};
+use crate::stream::Transport;
+use crate::wire::{Digest, NvIndex, Session};
 
 const MAGIC: &[u8; 4] = b"ZKT1";
+const PUT_BACK: monitor::Error = monitor::Error::RegisterPutBack(
+    "the monitor's directory was put back to an older copy, or is another's: its file register.tpm does not fit what the TPM holds. \
+     Restore the latest copy; if it is lost, an admin may decide to go on: zetakv-monitor-operator override --register-lost",
+);
 
 /// Opens a connection to the TPM.
 pub type Connect = Box<dyn Fn() -> Result<Box<dyn Transport>, Error> + Send>;
@@ -72,7 +77,7 @@ impl Link {
 }
 
 impl TpmRegister {
-    fn write_file(&self, links: &[Link]) -> Result<(), Error> {
+    fn write_file(&self, links: &[Link]) -> Result<(), monitor::Error> {
         let mut bytes = MAGIC.to_vec();
         for link in links {
             bytes.extend_from_slice(&link.before);
@@ -83,9 +88,9 @@ impl TpmRegister {
     }
 
     /// The link in the file that leads to this digest.
-    fn find(&self, digest: &Digest) -> Result<Link, Error> {
+    fn find(&self, digest: &Digest) -> Result<Link, monitor::Error> {
         let bytes = read_file(&self.path)?.ok_or_else(|| {
-            Error::state(
+            monitor::Error::state(
                 &self.path,
                 "missing: without it nobody knows what the TPM commits to; restore the latest copy",
             )
@@ -93,28 +98,28 @@ impl TpmRegister {
         let mut reader = Reader::new(bytes.strip_prefix(MAGIC).unwrap_or_default());
         std::iter::from_fn(|| Link::decode(&mut reader).ok())
             .find(|link| link.digest() == *digest)
-            .ok_or(Error::RegisterPutBack)
+            .ok_or(PUT_BACK)
     }
 
     /// Extend the index to this link, and see that it holds it.
-    fn extend(&self, session: &mut Session<'_>, index: NvIndex, link: &Link) -> Result<(), Error> {
+    fn extend(&self, session: &mut Session<'_>, index: NvIndex, link: &Link) -> Result<(), monitor::Error> {
         session.extend(index, &link.data())?;
         if session.read(NvIndex::written(self.index))? == link.digest() {
             Ok(())
         } else {
-            Err(Error::RegisterChanged)
+            Err(monitor::Error::RegisterChanged)
         }
     }
 }
 
 impl TrustedRegister for TpmRegister {
-    fn read(&self) -> Result<Commitment, Error> {
+    fn read(&self) -> Result<Commitment, monitor::Error> {
         let mut tpm = (self.connect)()?;
         let digest = Session::start(&mut *tpm, &self.auth)?.read(NvIndex::written(self.index))?;
         self.find(&digest).map(|link| link.commitment)
     }
 
-    fn initialize(&mut self, commitment: &Commitment) -> Result<(), Error> {
+    fn initialize(&mut self, commitment: &Commitment) -> Result<(), monitor::Error> {
         let mut tpm = (self.connect)()?;
         let index = match NvIndex::find(&mut *tpm, self.index)? {
             Some(index) => index,
@@ -134,14 +139,14 @@ impl TrustedRegister for TpmRegister {
         self.extend(&mut session, index, &link)
     }
 
-    fn commit(&mut self, expected: &Commitment, new: &Commitment) -> Result<(), Error> {
+    fn commit(&mut self, expected: &Commitment, new: &Commitment) -> Result<(), monitor::Error> {
         let mut tpm = (self.connect)()?;
         let mut session = Session::start(&mut *tpm, &self.auth)?;
         let index = NvIndex::written(self.index);
         let before = session.read(index)?;
         let present = self.find(&before)?;
         if present.commitment != *expected {
-            return Err(Error::RegisterChanged);
+            return Err(monitor::Error::RegisterChanged);
         }
         let next = Link {
             before,

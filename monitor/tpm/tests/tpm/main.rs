@@ -115,8 +115,11 @@ fn a_file_that_is_put_back_swapped_changed_or_lost_is_not_believed() {
     let good = std::fs::read(&register.path).expect("written");
 
     std::fs::write(&register.path, &old).expect("put back");
-    assert!(matches!(register.read(), Err(Error::RegisterPutBack)));
-    assert!(matches!(register.commit(&to(1), &to(9)), Err(Error::RegisterPutBack)));
+    assert!(matches!(register.read(), Err(Error::RegisterPutBack(_))));
+    assert!(matches!(
+        register.commit(&to(1), &to(9)),
+        Err(Error::RegisterPutBack(_))
+    ));
     for index in 0..good.len() {
         let mut bad = good.clone();
         bad[index] ^= 1;
@@ -131,7 +134,7 @@ fn a_file_that_is_put_back_swapped_changed_or_lost_is_not_believed() {
         }
     }
     std::fs::write(&register.path, &good[..good.len() - 1]).expect("cut");
-    assert!(matches!(register.read(), Err(Error::RegisterPutBack)));
+    assert!(matches!(register.read(), Err(Error::RegisterPutBack(_))));
     std::fs::remove_file(&register.path).expect("lost");
     assert!(text(register.read()).contains("missing"));
 
@@ -140,13 +143,13 @@ fn a_file_that_is_put_back_swapped_changed_or_lost_is_not_believed() {
     other.index = INDEX + 1;
     other.initialize(&to(3)).expect("defined");
     std::fs::copy(&other.path, &register.path).expect("swapped");
-    assert!(matches!(register.read(), Err(Error::RegisterPutBack)));
+    assert!(matches!(register.read(), Err(Error::RegisterPutBack(_))));
 
     // an operator decides to go on: from what the TPM holds, whatever that was
     register.initialize(&to(7)).expect("set up again");
     assert_eq!(register.read().expect("readable"), to(7));
     std::fs::write(&register.path, &good).expect("put back");
-    assert!(matches!(register.read(), Err(Error::RegisterPutBack)));
+    assert!(matches!(register.read(), Err(Error::RegisterPutBack(_))));
 }
 
 #[test]
@@ -157,7 +160,7 @@ fn of_two_copies_of_a_directory_one_at_the_most_commits() {
     let mut two = tpm.register(1, "two");
     std::fs::copy(&one.path, &two.path).expect("copied");
     one.commit(&to(0), &to(1)).expect("the first");
-    assert!(matches!(two.commit(&to(0), &to(2)), Err(Error::RegisterPutBack)));
+    assert!(matches!(two.commit(&to(0), &to(2)), Err(Error::RegisterPutBack(_))));
 
     // the other one comes between the steps of the first
     let mut first_ones = 0;

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use zetakv_monitor::error::Error;
 use zetakv_monitor::identity::{Secret, random, to_hex};
-use zetakv_monitor::register::tpm::{Connect, TpmRegister};
-use zetakv_monitor::register::tpm_stream::{TpmAddress, Transport};
+use zetakv_monitor_tpm::error::Error;
+use zetakv_monitor_tpm::register::{Connect, TpmRegister};
+use zetakv_monitor_tpm::stream::{TpmAddress, Transport};
 
 pub const INDEX: u32 = 0x0180_0100;
 
@@ -187,7 +187,7 @@ struct Faulty {
 impl Transport for Faulty {
     fn exchange(&mut self, command: &[u8]) -> Result<Vec<u8>, Error> {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let crashed = || Err(Error::TpmConnection(std::io::ErrorKind::BrokenPipe.into()));
+        let crashed = || Err(Error::Connection(std::io::ErrorKind::BrokenPipe.into()));
         match self.fault {
             Fault::CrashBefore(at) if number >= at => crashed(),
             Fault::CrashAfter(at) if number > at => crashed(),

@@ -1,12 +1,14 @@
 //! The way to a TPM: a character device, or a TCP connection that carries plain TPM commands, as `swtpm` offers.
 //!
-//! Nothing here is trusted: commands and responses that matter are authenticated by [`Session`](super::tpm_wire::Session).
+//! Nothing here is trusted: commands and responses that matter are authenticated by [`Session`](crate::wire::Session).
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use zetakv_monitor::error as monitor;
 
 use crate::error::Error;
 
@@ -38,7 +40,7 @@ impl TpmAddress {
         match self {
             Self::Device(path) => {
                 let device = File::options().read(true).write(true).open(path);
-                Ok(Box::new(device.map_err(Error::file("open the TPM", path))?))
+                Ok(Box::new(device.map_err(monitor::Error::file("open the TPM", path))?))
             }
             Self::Tcp(address) => {
                 let connected = TcpStream::connect(address.as_str()).and_then(|stream| {
@@ -47,9 +49,10 @@ impl TpmAddress {
                     stream.set_nodelay(true)?;
                     Ok(stream)
                 });
-                Ok(Box::new(
-                    connected.map_err(Error::file("connect to the TPM", address.as_ref()))?,
-                ))
+                Ok(Box::new(connected.map_err(monitor::Error::file(
+                    "connect to the TPM",
+                    address.as_ref(),
+                ))?))
             }
         }
     }
@@ -57,7 +60,7 @@ impl TpmAddress {
 
 impl<S: Read + Write> Transport for S {
     fn exchange(&mut self, command: &[u8]) -> Result<Vec<u8>, Error> {
-        exchange(self, command).map_err(Error::TpmConnection)
+        exchange(self, command).map_err(Error::Connection)
     }
 }
 

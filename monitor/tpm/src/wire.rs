@@ -10,9 +10,10 @@ use sha2::{Digest as _, Sha256};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use zetakv_monitor::identity::{Secret, random};
+
 use crate::error::Error;
-use crate::identity::{Secret, random};
-use crate::register::tpm_stream::{HEADER_BYTES, Transport};
+use crate::stream::{HEADER_BYTES, Transport};
 
 /// A SHA-256 digest, as such an index holds it.
 pub type Digest = [u8; 32];
@@ -93,7 +94,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The answer cannot be what a TPM says.
 const fn malformed(doing: &'static str) -> Error {
-    Error::TpmForged { doing }
+    Error::Forged { doing }
 }
 
 /// Send a command, and return what follows the header of its response.
@@ -112,7 +113,7 @@ fn command(tpm: &mut dyn Transport, doing: &'static str, tag: u16, code: u32, bo
             return tag_is_right.then(|| body.to_vec()).ok_or(malformed(doing));
         }
         if !response::BUSY.contains(&code) || since.elapsed() > BUSY_WAIT_MAX {
-            return Err(Error::Tpm { doing, code });
+            return Err(Error::Refused { doing, code });
         }
         thread::sleep(BUSY_PAUSE);
     }
@@ -155,7 +156,7 @@ impl NvIndex {
     pub fn find(tpm: &mut dyn Transport, handle: u32) -> Result<Option<Self>, Error> {
         const DOING: &str = "look at the NV index";
         let body = match command(tpm, DOING, TAG_PLAIN, code::READ_PUBLIC, &handle.to_be_bytes()) {
-            Err(Error::Tpm {
+            Err(Error::Refused {
                 code: response::HANDLE, ..
             }) => return Ok(None),
             answer => answer?,
@@ -166,9 +167,7 @@ impl NvIndex {
             .into_iter()
             .find(|index| index.public() == public)
             .map(Some)
-            .ok_or(Error::Refused(
-                "the TPM's NV index is of another kind than this monitor defines: name an index that is free, or delete this one",
-            ))
+            .ok_or(Error::OfAnotherKind)
     }
 
     /// Define it, with the empty password of the TPM's owner.
@@ -238,7 +237,7 @@ impl<'a> Session<'a> {
         .concat();
         let mut start = || command(tpm, DOING, TAG_PLAIN, code::START_SESSION, &body);
         let answer = match start() {
-            Err(Error::Tpm {
+            Err(Error::Refused {
                 code: response::SESSION_MEMORY | response::SESSION_HANDLES,
                 ..
             }) => {
