@@ -1,4 +1,4 @@
-"""`make size`: how many lines of code the trusted process is, file by file.
+"""`make size`: how many lines of trusted code there are, file by file: of the process that serves, and apart from it.
 
 A line counts if there is anything on it but comments and white space, and it is not for tests only. Failpoints count:
 they are in the same files, and whoever reads those reads them.
@@ -16,7 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-CRATES: Final = {"verifier": ROOT / "monitor/verifier/src", "daemon": ROOT / "monitor/daemon/src"}
+SERVING: Final = {
+    "verifier": ROOT / "monitor/verifier/src",
+    "daemon": ROOT / "monitor/daemon/src",
+    "programs": ROOT / "monitor/programs",
+}
+"""What the process that serves a host is made of."""
+APART: Final = {"tpm": ROOT / "monitor/tpm/src", "operator": ROOT / "monitor/operator/src"}
+"""Trusted where it is used: the register in a TPM, and the operator's program."""
 LINES_AIM: Final = 4000
 """What an auditor reads in an afternoon."""
 
@@ -95,7 +102,7 @@ def _end_of_item(words: list[str], at: int) -> int:
 def main() -> int:
     console = Console()
     totals = {}
-    for crate, folder in CRATES.items():
+    for crate, folder in (SERVING | APART).items():
         lines = count(folder)
         table = Table("file", "lines", title=f"{crate}: code without comments and tests")
         for name, number in lines.items():
@@ -103,10 +110,13 @@ def main() -> int:
         totals[crate] = sum(lines.values())
         table.add_row("all", f"{totals[crate]}", style="bold")
         console.print(table)
-    total = sum(totals.values())
-    console.print(f"trusted code: {total:,} lines; the aim is {LINES_AIM:,}")
+    serving = sum(totals[crate] for crate in SERVING)
+    console.print(
+        f"the process that serves: {serving:,} lines; the aim is {LINES_AIM:,}. "
+        f"Apart: TPM register {totals['tpm']:,}, operator's program {totals['operator']:,}"
+    )
     each = " ".join(f"{crate}={lines}" for crate, lines in totals.items())
-    print(f"ASSURANCE size result=ok lines={total} {each} aim={LINES_AIM}")
+    print(f"ASSURANCE size result=ok lines={serving} {each} aim={LINES_AIM}")
     return 0
 
 

@@ -36,7 +36,8 @@ def monitor_points() -> set[str]:
 
 def build_monitor(directory: Path) -> Path:
     """The monitor with failpoints, in this directory. Raises CalledProcessError, with what cargo said in `stderr`."""
-    command = ["cargo", "build", "--quiet", "--package=zetakv-monitor-programs", "--bin=zetakv-monitor", "--features=failpoints"]
+    what = ["--package=zetakv-monitor-programs", "--bin=zetakv-monitor", "--features=failpoints"]
+    command = ["cargo", "build", "--quiet", *what]
     built = subprocess.run(
         [*command, "--message-format=json"], cwd=CHECKOUT, capture_output=True, text=True, check=True, timeout=600
     )

@@ -1,6 +1,6 @@
 //! The real process under a host that lies, or sends nonsense: it fails, says so to all, and never panics.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::time::Duration;
 
 use crate::client::{Client, assert_signed, get};
@@ -299,4 +299,24 @@ fn nonsense_in_a_log_latches_and_does_not_panic() {
         let violation = log.outputs().violation();
         assert!(code(&violation) > 0);
     }
+}
+
+#[test]
+fn there_are_as_many_connections_as_are_needed_and_no_more() {
+    const CONNECTIONS_MAX: usize = 64 + 1 + 16;
+    let scratch = Scratch::new();
+    let monitor = MonitorProcess::start(&scratch, &[]);
+    let is_refused = |wait| {
+        let mut connection = Connection::open(&monitor);
+        connection.0.set_read_timeout(Some(wait)).expect("a timeout");
+        connection.0.read(&mut [0]).is_ok_and(|read| read == 0) // else it waits for a greeting
+    };
+    let mut silent: Vec<_> = (0..CONNECTIONS_MAX).map(|_| Connection::open(&monitor)).collect();
+    assert!(is_refused(Duration::from_secs(5)));
+    let last = silent.last_mut().expect("there are many");
+    last.send(kind::LOG, &[]);
+    assert_eq!(last.expect(kind::NOT_STARTED)[..2], BAD_HOST_MESSAGE.to_le_bytes());
+    drop(silent);
+    while is_refused(Duration::from_millis(200)) {} // until it is noticed that they have ended
+    Control::start(&monitor, 1, &[]);
 }

@@ -424,16 +424,24 @@ fn one_control_connection_at_a_time() {
 fn a_start_needs_sensible_numbers() {
     let scratch = Scratch::new();
     let monitor = MonitorProcess::start(&scratch, &[]);
-    for (threads, slots) in [(0u16, 16u32), (3, 16), (128, 16), (1, 0), (1, u32::MAX)] {
+    let wrong = [
+        (0u16, 16u32, 0u8),
+        (3, 16, 0),
+        (128, 16, 0),
+        (1, 0, 0),
+        (1, (1 << 24) + 1, 0),
+        (1, 16, 2),
+    ];
+    for (threads, slots, flags) in wrong {
         let mut control = Control::open(&monitor);
         control
             .connection
-            .send(kind::START, &[&threads.to_le_bytes(), &slots.to_le_bytes()]);
+            .send(kind::START, &[&threads.to_le_bytes(), &slots.to_le_bytes(), &[flags]]);
         let body = control.connection.expect(kind::NOT_STARTED);
         assert_eq!(
             body[..2],
             BAD_HOST_MESSAGE.to_le_bytes(),
-            "{threads} threads, {slots} slots"
+            "{threads} threads, {slots} slots, flags {flags}"
         );
         assert!(control.connection.receive().is_none());
     }
