@@ -12,7 +12,7 @@ from assure.trusted_size import ROOT
 
 CRATES_IO = "registry+https://github.com/rust-lang/crates.io-index"
 LICENCES = {"Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-3-Clause", "CC0-1.0", "MIT", "MIT-0", "Unicode-3.0"}
-OURS = {"zetakv-monitor", "zetakv-verifier"}
+OURS = {"zetakv-monitor-programs", "zetakv-monitor", "zetakv-monitor-operator", "zetakv-monitor-tpm", "zetakv-verifier"}
 
 
 def cargo(*arguments: str) -> str:
@@ -22,9 +22,17 @@ def cargo(*arguments: str) -> str:
 
 @cache
 def trusted_crates() -> frozenset[tuple[str, str]]:
-    """Name and version of all that is compiled into the monitor on Linux, or runs in its compiler."""
+    """Name and version of all that is compiled into the monitor's programs on Linux, or runs in their compiler."""
     tree = cargo(
-        "tree", "-p", "zetakv-monitor", "-e", "normal", "--prefix", "none", "--target", "x86_64-unknown-linux-gnu"
+        "tree",
+        "-p",
+        "zetakv-monitor-programs",
+        "-e",
+        "normal",
+        "--prefix",
+        "none",
+        "--target",
+        "x86_64-unknown-linux-gnu",
     )
     return frozenset((line.split()[0], line.split()[1].removeprefix("v")) for line in tree.splitlines())
 

@@ -98,7 +98,7 @@ fn replaced(
 }
 
 /// Sign a decision; malformed if its reason is too short or too long.
-fn sign(decision: &Decision, admin: &SigningKey) -> Result<Override, Malformed> {
+pub fn sign(decision: &Decision, admin: &SigningKey) -> Result<Override, Malformed> {
     let mut statement = Vec::with_capacity(STATEMENT_BYTES_MAX);
     statement.extend_from_slice(MAGIC);
     statement.extend_from_slice(&decision.old_instance);

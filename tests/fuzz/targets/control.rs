@@ -14,7 +14,8 @@ use zetakv_fuzz::{Input, scratch};
 use zetakv_monitor::control;
 use zetakv_monitor::error::Error;
 use zetakv_monitor::monitor::Monitor;
-use zetakv_monitor::register::{Commitment, RegisterAddress, TrustedRegister};
+use zetakv_monitor::register::file::FileRegister;
+use zetakv_monitor::register::{Commitment, TrustedRegister};
 use zetakv_monitor::sealed::genesis_hash;
 use zetakv_monitor::state_dir::StateDirectory;
 use zetakv_monitor::stream::Stream;
@@ -82,7 +83,7 @@ fuzz_target!(|bytes: &[u8]| {
     } else {
         messages(&mut input)
     };
-    let state = StateDirectory::open(&DIRECTORY, RegisterAddress::File).expect("a state directory");
+    let state = StateDirectory::open(&DIRECTORY, Box::new(FileRegister::open)).expect("a state directory");
     let monitor = Monitor::new(state, is_open);
     let mut register = Memory(Commitment {
         sealed: genesis_hash(),
@@ -90,7 +91,7 @@ fuzz_target!(|bytes: &[u8]| {
     });
     let (mut host, served) = UnixStream::pair().expect("a pair of sockets");
     thread::scope(|scope| {
-        scope.spawn(|| control::serve(&monitor, &mut register, &mut Stream::Unix(served)));
+        scope.spawn(|| control::serve(&monitor, &mut register, &mut Stream::from(served)));
         let _ = host.write_all(&sent); // refused where the monitor has ended the connection
         let _ = host.shutdown(Shutdown::Write);
         let mut answers = Vec::new();

@@ -7,9 +7,11 @@ use libfuzzer_sys::fuzz_target;
 use zetakv_fuzz::{Input, decoder_bytes_max, within};
 use zetakv_monitor::clients::{Client, Clients, Operation, UnverifiedAdminRequest};
 use zetakv_monitor::handshake::{CLIENT_HELLO_BYTES, ClientHello, Exchange};
+use zetakv_monitor::identity::Secret;
 use zetakv_monitor::incarnation::Start;
 use zetakv_monitor::overrides::{Override, Overrides};
 use zetakv_monitor::wire::{read_cut_message, read_message};
+use zetakv_monitor_operator::override_rollback::sign;
 use zetakv_verifier::codec::Reader;
 
 const MONITOR: [u8; 32] = [9; 32];
@@ -26,7 +28,7 @@ fn hello(input: &mut Input<'_>, key: &SigningKey) {
         hello[signed..].copy_from_slice(&key.sign(&message).to_bytes());
     }
     if let Ok(hello) = ClientHello::verify(&hello, &MONITOR) {
-        let _ = Exchange::with(&hello).expect("random bytes");
+        let _ = Exchange::with(&hello, Secret::new([7; 32])); // refused where the key is of low order
     }
 }
 
@@ -40,7 +42,7 @@ fn statement(input: &mut Input<'_>, key: &SigningKey) {
     statement.extend_from_slice(&signature.to_bytes());
     if let Ok(verified) = Override::verify(&statement) {
         assert_eq!(verified.statement(), statement);
-        let again = Override::sign(&verified.decision, key).expect("what was verified can be signed");
+        let again = sign(&verified.decision, key).expect("what was verified can be signed");
         assert_eq!(again.statement(), statement, "one encoding for each decision");
     }
 }

@@ -10,12 +10,12 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use libfuzzer_sys::fuzz_target;
 use sha2::{Digest as _, Sha256};
 use zetakv_fuzz::{Input, scratch};
-use zetakv_monitor::error::Error;
 use zetakv_monitor::identity::Secret;
 use zetakv_monitor::register::file::FileRegister;
-use zetakv_monitor::register::tpm::TpmRegister;
-use zetakv_monitor::register::tpm_stream::Transport;
 use zetakv_monitor::register::{Commitment, TrustedRegister as _};
+use zetakv_monitor_tpm::error::Error;
+use zetakv_monitor_tpm::register::TpmRegister;
+use zetakv_monitor_tpm::stream::Transport;
 
 const AUTHORIZATION: [u8; 32] = [4; 32];
 const FILE_KEY: [u8; 32] = [5; 32];
@@ -34,7 +34,7 @@ impl Transport for Tpm {
     fn exchange(&mut self, command: &[u8]) -> Result<Vec<u8>, Error> {
         self.answers += 1;
         if self.input.is_empty() || self.answers > ANSWERS_MAX {
-            return Err(Error::TpmConnection(std::io::ErrorKind::UnexpectedEof.into()));
+            return Err(Error::Connection(std::io::ErrorKind::UnexpectedEof.into()));
         }
         let mut input = Input(&self.input);
         let choice = input.u8();
