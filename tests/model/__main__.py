@@ -1,4 +1,4 @@
-"""Many scripts, by one command: `make model FAMILIES=2000 SEED=7`."""
+"""Many scripts, by one command: `make model FAMILIES=2000 SEED=7`; and all that must be noticed, is it noticed?"""
 
 import argparse
 import random
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from model.canary import all_noticed
 from model.compare import Verdict, compare
 from model.corpus import Case, family
 from model.driver import Driver, Script, build
@@ -17,46 +18,59 @@ from model.driver import Driver, Script, build
 REPORT_SECONDS = 30
 
 
+class Run:
+    """What was played, and what was found."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.checks: Counter[str | None] = Counter()
+        self.findings = 0
+        self.started = self.reported = time.monotonic()
+
+    def play(self, seed: int, families: int, driver: Driver) -> None:
+        for number in range(families):
+            for case, verdict in compare(family(seed + number), driver):
+                self.checks[verdict.failed_check] += 1
+                if verdict.difference or (case.is_honest and verdict.failed_check):
+                    self.findings += 1
+                    self.report(case, verdict)
+            if time.monotonic() - self.reported > REPORT_SECONDS:
+                self.reported = time.monotonic()
+                seconds = self.reported - self.started
+                self.console.print(f"{self.checks.total()} scripts, {self.findings} findings, {seconds:.0f} s")
+
+    def report(self, case: Case, verdict: Verdict) -> None:
+        kept = Path(tempfile.gettempdir()) / f"{case.name.replace(' ', '-').replace(',', '')}.script"
+        kept.write_text(Script(case.leaf_depth, (), case.script).text())
+        self.console.print(f"[red]{case.name}[/red]: make model SEED={case.seed} FAMILIES=1; the script: {kept}")
+        text = str(verdict.difference or f"accused: {verdict.failed_check}")
+        self.console.print(text, markup=False, highlight=False)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="model", description="Play scripts on the model and on the verifier.")
+    parser = argparse.ArgumentParser(prog="model", description=__doc__)
     parser.add_argument("--families", type=int, default=1000, help="of one honest script and some lies each")
     parser.add_argument("--seed", type=int, help="of the first family; the next ones have the next numbers")
     arguments = parser.parse_args()
     seed = random.randrange(1 << 32) if arguments.seed is None else arguments.seed
     console = Console(stderr=True)
     console.print(f"seed {seed}, {arguments.families} families")
-    checks: Counter[str | None] = Counter()
-    findings, started, reported = 0, time.monotonic(), 0.0
+    run = Run(console)
     with Driver(build()) as driver:
-        for number in range(arguments.families):
-            for case, verdict in compare(family(seed + number), driver):
-                checks[verdict.failed_check] += 1
-                if is_finding(case, verdict):
-                    findings += 1
-                    report(console, case, verdict)
-            elapsed = time.monotonic() - started
-            if elapsed - reported > REPORT_SECONDS:
-                reported = elapsed
-                console.print(f"{checks.total()} scripts, {findings} findings, {elapsed:.0f} s")
-    for check, count in sorted(checks.items(), key=lambda item: -item[1]):
+        run.play(seed, arguments.families, driver)
+        noticed = all_noticed(driver)
+    for check, count in sorted(run.checks.items(), key=lambda item: -item[1]):
         console.print(f"{count:8} {check or 'no check fails'}")
-    seconds = time.monotonic() - started
+    missed = [name for name, is_noticed in noticed.items() if not is_noticed]
+    for name in missed:
+        console.print(f"[red]not noticed[/red]: {name}")
+    failed = bool(run.findings or missed)
     print(
-        f"ASSURANCE model result={'failed' if findings else 'ok'} cases={checks.total()} findings={findings} "
-        f"checks={len(checks) - (None in checks)} seed={seed} seconds={seconds:.1f}"
+        f"ASSURANCE model result={'failed' if failed else 'ok'} cases={run.checks.total()} findings={run.findings} "
+        f"canaries={len(noticed) - len(missed)} checks={len(run.checks) - (None in run.checks)} seed={seed} "
+        f"seconds={time.monotonic() - run.started:.1f}"
     )
-    return 1 if findings else 0
-
-
-def is_finding(case: Case, verdict: Verdict) -> bool:
-    return verdict.difference is not None or (case.is_honest and verdict.failed_check is not None)
-
-
-def report(console: Console, case: Case, verdict: Verdict) -> None:
-    kept = Path(tempfile.gettempdir()) / f"{case.name.replace(' ', '-').replace(',', '')}.script"
-    kept.write_text(Script(case.leaf_depth, (), case.script).text())
-    console.print(f"[red]{case.name}[/red]: make model SEED={case.seed} FAMILIES=1; the script is kept: {kept}")
-    console.print(str(verdict.difference or f"accused: {verdict.failed_check}"), markup=False, highlight=False)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

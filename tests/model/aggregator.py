@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from .epochs import Multiset
@@ -40,7 +39,7 @@ class Aggregator:
 
     def conclude(self) -> HeldEpoch | None:
         snapshots = [self.snapshots[thread] for thread in range(self.threads)]
-        added, evicted, evicted_next = Counter(), Counter(), Counter()
+        added, evicted, evicted_next = Multiset(), Multiset(), Multiset()
         sessions: dict[int, list[int]] = {}
         for snapshot in snapshots:
             added += snapshot.added

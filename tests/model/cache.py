@@ -25,6 +25,16 @@ class Record:
     linked: list[int | None] = field(default_factory=lambda: [None, None])
     """The slots of the children that are linked to it."""
 
+    @property
+    def sides(self) -> tuple[Child | None, Child | None]:
+        """Of an internal node."""
+        assert isinstance(self.value, Node)
+        return self.value.sides
+
+    def set_side(self, side: int, child: Child) -> None:
+        assert isinstance(self.value, Node)
+        self.value = self.value.with_side(side, child)
+
 
 class Cache:
     def __init__(self, slots: int, root: Node | None, leaf_depth: int, book: Book) -> None:
@@ -38,8 +48,9 @@ class Cache:
     @property
     def root(self) -> Node | None:
         record = self.records.get(ROOT_SLOT)
-        is_root = record is not None and record.key == ROOT and isinstance(record.value, Node)
-        return record.value if is_root else None
+        if record is not None and record.key == ROOT and isinstance(record.value, Node):
+            return record.value
+        return None
 
     def record(self, slot: int, key: Key = ROOT) -> Record:
         """The record in a slot. `key` is what a fault is about."""
@@ -57,7 +68,7 @@ class Cache:
     def side_above(self, parent: int, key: Key) -> Child | None:
         """What the node in slot `parent` knows in the direction of `key`."""
         above = self.node_above(parent, key)
-        return above.value.sides[direction(above.key, key)]
+        return above.sides[direction(above.key, key)]
 
     def check_addable(self, slot: int, key: Key, value: Value) -> None:
         require(slot < self.slots, "slot_out_of_range", key)
@@ -78,10 +89,10 @@ class Cache:
         self.check_addable(slot, key, value)
         above = self.node_above(parent, key)
         side = direction(above.key, key)
-        child = above.value.sides[side]
+        child = above.sides[side]
         if child is None:
             check("first_value_initial", is_initial(value), "value_not_initial", key)
-            above.value = above.value.with_side(side, Child(key, NO_HASH))
+            above.set_side(side, Child(key, NO_HASH))
             self.records[slot] = Record(key, value, parent)
             above.linked[side] = slot
         elif child.key == key:
@@ -105,7 +116,7 @@ class Cache:
             new.linked[below] = linked
             self.records[linked].parent = slot
         self.records[slot] = new
-        above.value = above.value.with_side(side, Child(key, NO_HASH))
+        above.set_side(side, Child(key, NO_HASH))
         above.linked[side] = slot
 
     def evictable(self, slot: int) -> Record:
@@ -127,7 +138,7 @@ class Cache:
         record = self.records[slot]
         above = self.node_above(parent, record.key)
         side = direction(above.key, record.key)
-        named = above.value.sides[side]
+        named = above.sides[side]
         names_record = named is not None and named.key == record.key
         check("evict_side_names_record", names_record, "side_names_other", record.key)
         if record.parent is not None:
@@ -135,6 +146,6 @@ class Cache:
         else:
             agrees = above.linked[side] is None
         check("evict_links_agree", agrees, "link_mismatch", record.key)
-        above.value = above.value.with_side(side, child)
+        above.set_side(side, child)
         above.linked[side] = None
         del self.records[slot]

@@ -32,12 +32,12 @@ class Difference:
         return "\n".join(lines)
 
 
-def observed(script: Sequence[Step], first: int) -> list[Step]:
-    """The script, with a look at the state of the thread after each piece of log from `first` on."""
-    steps: list[Step] = list(script[:first])
-    for step in script[first:]:
+def observed(case: Case) -> list[Step]:
+    """The script, with looks at the states of threads after what was written to them."""
+    steps: list[Step] = list(case.script[: case.first])
+    for number, step in enumerate(case.script[case.first :]):
         steps.append(step)
-        if isinstance(step, Process | TimeOut):
+        if isinstance(step, Process | TimeOut) and number % case.look_every == 0:
             steps.append(Observe(step.thread))
     return steps
 
@@ -53,10 +53,10 @@ def compare(
     cases: Iterable[Case], driver: Driver, *, model_without: Sequence[str] = (), verifier_without: Sequence[str] = ()
 ) -> Iterator[tuple[Case, Verdict]]:
     """Play cases on both, with checks left out of either."""
-    played = []
+    played, cases = [], list(cases)
     with check.without(*model_without):
         for case in cases:
-            script = observed(case.script, case.first)
+            script = observed(case)
             monitor, seen = _follow(script, case)
             played.append((case, script[: len(seen)], _failed_check(monitor, seen), seen))
     scripts = [Script(case.leaf_depth, verifier_without, script) for case, script, _, _ in played]

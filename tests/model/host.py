@@ -17,7 +17,7 @@ from .keys import ROOT, Key, comes_before, direction, is_ancestor
 from .monitor import Monitor
 from .steps import Process, Step
 from .thread import Thread
-from .values import Child, Node, Null, Value
+from .values import Child, Node, Null, Unknown, Value
 
 LEAF_DEPTH = 3
 
@@ -64,12 +64,14 @@ class Host:
             return thread.cache.records[slot].value
         if child.key in self.blum:
             return self.blum[child.key].value
-        assert not isinstance(child.hash, None.__class__)
+        assert child.hash is not None
+        assert not isinstance(child.hash, Unknown)
         return child.hash  # the hash of a value is the value
 
     def nearest(self, key: Key) -> tuple[Key, Child | None]:
         """The lowest record strictly above a key, and what its side names in that direction."""
-        above, value = ROOT, self.threads[0].cache.root
+        above: Key = ROOT
+        value: Value | None = self.threads[0].cache.root
         while True:
             assert isinstance(value, Node)
             child = value.sides[direction(above, key)]
@@ -186,8 +188,12 @@ class Host:
         """Evict all that is cached, and move what is in Blum and adopted, to the first moment of the next epoch."""
         at_cut = thread.epochs.clock
         cached = {record.key for record in thread.cache.records.values()} - {ROOT}
-        order = sorted(cached | adopted, key=cmp_to_key(lambda a, b: -1 if comes_before(a, b) else 1))
+        order = sorted(cached | adopted, key=cmp_to_key(post_order))
         for position, key in enumerate(order):
             where = self.cached_by(key)
             slot = where[1] if where else self.add_blum(thread, key, set(order[position:]))
             self.evict(thread, slot, ts=at_cut)
+
+
+def post_order(a: Key, b: Key) -> int:
+    return -1 if comes_before(a, b) else 1

@@ -104,6 +104,21 @@ class Liar:
         key = self.key_below(parent)
         return [entries.AddMerkle(self.slot(free=0.9), parent, key, self.value_for(parent, key))]
 
+    def add_again_changed(self) -> list[Entry]:
+        """Add again, with another value, a record that its parent has the hash of."""
+        found = [
+            (slot, child.key)
+            for slot, record in self.records.items()
+            if isinstance(record.value, Node)
+            for side, child in enumerate(record.value.sides)
+            if child and child.hash is not None and record.linked[side] is None
+        ]
+        if not found:
+            return []
+        parent, key = self.random.choice(found)
+        changed = Inline(b"changed") if len(key) == LEAF_DEPTH else node_with_child(key)
+        return [entries.AddMerkle(self.slot(free=1), parent, key, changed)]
+
     def record_slot(self) -> int | None:
         """The slot of a record, seldom the root's."""
         slots = [slot for slot, record in self.records.items() if record.key != ROOT or self.random.random() < 0.1]
@@ -133,10 +148,10 @@ class Liar:
         found: list[Entry] = []
         for slot in self.random.sample(sorted(self.records), min(2, len(self.records))):
             parent = self.records[slot].parent
-            by_merkle = parent is not None
-            found.append(
-                entries.EvictBlumMerkle(slot, parent, moment) if by_merkle else entries.EvictBlum(slot, moment)
-            )
+            if parent is None:
+                found.append(entries.EvictBlum(slot, moment))
+            else:
+                found.append(entries.EvictBlumMerkle(slot, parent, moment))
         return found
 
     def add_by_blum(self) -> list[Entry]:
@@ -163,14 +178,12 @@ class Liar:
         copy = entries.AddBlum(slot, moment, self.thread.number, record.key, record.value)
         parent = record.parent if record.parent is not None else self.parent_of(record.key)
         later = epochs.clock._replace(counter=min(epochs.clock.counter + 1, U32_MAX))
-        evict = self.random.choice(
-            [
-                entries.EvictMerkle(slot, parent),
-                entries.EvictBlum(slot, later),
-                entries.EvictBlumMerkle(slot, parent, later),
-            ]
-        )
-        return [copy, evict]
+        evicts: list[Entry] = [
+            entries.EvictMerkle(slot, parent),
+            entries.EvictBlum(slot, later),
+            entries.EvictBlumMerkle(slot, parent, later),
+        ]
+        return [copy, self.random.choice(evicts)]
 
     def wanted(self) -> list[Key]:
         """The leaves that the next operation names."""
@@ -237,8 +250,8 @@ class Liar:
         )
 
     lies: tuple[Callable[[Liar], list[Entry]], ...] = (
-        add_by_merkle, add_by_merkle, evict, evict, evict_two, add_by_blum, add_a_copy, run, run, run_absent,
-        run_absent, while_closing, while_closing, epoch, clock, replay,
+        add_by_merkle, add_by_merkle, add_again_changed, evict, evict, evict_two, add_by_blum, add_a_copy, run, run,
+        run_absent, run_absent, while_closing, while_closing, epoch, clock, replay,
     )  # fmt: skip
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 from random import Random
+from typing import Any
 
 from . import entries, steps
 from .book import Book
 from .client import COMMITMENTS
+from .entries import Entry
 from .epochs import U32_MAX, Moment
 from .host import LEAF_DEPTH
+from .keys import Key
 from .lies import KEYS, Liar
 from .monitor import Monitor
 from .steps import Process, Step
@@ -19,9 +22,13 @@ from .wire import Malformed, Reader
 
 SLOTS = [*range(10), 15, 16, U32_MAX]
 THREADS = [0, 0, 1, 1, 2, 63, 64, 65535]
+EVICTS = entries.EvictMerkle | entries.EvictBlum | entries.EvictBlumMerkle
+NEXT_EPOCH = entries.NextEpoch().encode()
+NEAR = 8
+"""Steps between two pieces that are swapped, at the most."""
 
 
-def decode(log: bytes, book: Book) -> list[entries.Entry]:
+def decode(log: bytes, book: Book) -> list[Entry]:
     """The entries of a piece of log; none if it is malformed."""
     reader, found = Reader(log, book), []
     try:
@@ -32,27 +39,41 @@ def decode(log: bytes, book: Book) -> list[entries.Entry]:
     return found
 
 
+def split(script: list[Step], book: Book) -> list[Step]:
+    """The same script, with one entry in each piece of log."""
+    single: list[Step] = []
+    for step in script:
+        if isinstance(step, Process):
+            single += [Process(step.thread, entry.encode()) for entry in decode(step.log, book)]
+        else:
+            single.append(step)
+    return single
+
+
 class Mutator:
     """Changes to one honest script."""
 
-    def __init__(self, random: Random, script: list[Step], book: Book) -> None:
+    def __init__(self, random: Random, script: list[Step], book: Book, leaf_depth: int) -> None:
         self.random = random
         self.script = script
         self.book = book
-        self.log = [at for at, step in enumerate(script) if isinstance(step, Process)]
-        """Where the pieces of logs are."""
-        self.entries = [entry for at in self.log for entry in decode(script[at].log, book)]
+        self.leaf_depth = leaf_depth
+        self.entries = [entry for step in script if isinstance(step, Process) for entry in decode(step.log, book)]
+        self.keys: list[Key] = list(KEYS)
         self.values: list[Value] = [*COMMITMENTS, Node()]
         self.moments = [Moment(1, 0), Moment(0, U32_MAX)]
         self.names = [bytes(16)]
+        """Tags and incarnations."""
+        self.requests = [entry.request for entry in self.entries if isinstance(entry, entries.Request | entries.Replay)]
         for entry in self.entries:
             match entry:
-                case entries.AddMerkle(value=value) | entries.AddBlum(value=value):
+                case entries.AddMerkle(key=key, value=value) | entries.AddBlum(key=key, value=value):
+                    self.keys.append(key)
                     self.values.append(value)
+                case entries.EvictBlum(ts=ts) | entries.EvictBlumMerkle(ts=ts):
+                    self.moments.append(ts)
                 case entries.ReplayMark(name) | entries.EndReplay(name):
                     self.names.append(name)
-            if isinstance(entry, entries.AddBlum | entries.EvictBlum | entries.EvictBlumMerkle):
-                self.moments.append(entry.ts)
         for value in self.values:
             book.hash(value)  # sides may name them
 
@@ -60,171 +81,186 @@ class Mutator:
         """A changed script, and where the first change is."""
         script, first = list(self.script), len(self.script)
         for _ in range(self.random.choice([1, 1, 1, 2, 3])):
-            at = self.random.choice(self.log)
-            if at >= len(script) or not isinstance(script[at], Process):
-                continue  # another change has moved it
-            change = self.random.choice(self.changes)
-            first = min(first, at, change(self, script, at))
-        return script, first
+            change = self.random.choice(self.changes if self.leaf_depth in LIED_AT else self.plain_changes)
+            first = min(first, change(self, script))
+        return possible(script), first
+
+    def place(self, script: list[Step]) -> int:
+        """Where some piece of log is."""
+        return self.random.choice([at for at, step in enumerate(script) if isinstance(step, Process)])
+
+    def now(self, script: list[Step], at: int) -> Monitor:
+        """The monitor before a step."""
+        monitor = Monitor(self.leaf_depth, self.book)
+        monitor.follow(script[:at])
+        return monitor
 
     # Changes: each returns the first place that it touches.
 
-    def drop(self, script: list[Step], at: int) -> int:
+    def drop(self, script: list[Step]) -> int:
+        at = self.place(script)
         del script[at]
         return at
 
-    def drop_other(self, script: list[Step], at: int) -> int:
+    def drop_other(self, script: list[Step]) -> int:
         """Drop a step that is not the host's: what a client or the monitor does, or when."""
         others = [at for at, step in enumerate(script) if isinstance(step, steps.Certify | steps.Submit | steps.Close)]
-        if others:
-            at = self.random.choice(others)
-            del script[at]
+        if not others:
+            return len(script)
+        at = self.random.choice(others)
+        del script[at]
         return at
 
-    def repeat(self, script: list[Step], at: int) -> int:
-        script.insert(self.random.randint(at, min(at + 5, len(script))), script[at])
+    def repeat(self, script: list[Step]) -> int:
+        at = self.place(script)
+        script.insert(self.random.randint(at, min(at + NEAR, len(script))), script[at])
         return at
 
-    def swap(self, script: list[Step], at: int) -> int:
-        other = self.random.choice([place for place in self.log if place < len(script) and abs(place - at) < 8])
+    def swap(self, script: list[Step]) -> int:
+        at = self.place(script)
+        near = range(max(at - NEAR, 0), min(at + NEAR, len(script)))
+        other = self.random.choice([place for place in near if isinstance(script[place], Process)])
         script[at], script[other] = script[other], script[at]
         return min(at, other)
 
-    def move(self, script: list[Step], at: int) -> int:
+    def move(self, script: list[Step]) -> int:
         """Give a piece to another thread."""
+        at = self.place(script)
         threads = min(step.threads for step in script if isinstance(step, steps.Start))
-        script[at] = replace(script[at], thread=self.random.randrange(threads))
+        script[at] = Process(self.random.randrange(threads), log_of(script[at]))
         return at
 
-    def merge(self, script: list[Step], at: int) -> int:
-        """Make one piece of two of the same thread."""
-        if at + 1 < len(script) and isinstance(script[at + 1], Process) and script[at].thread == script[at + 1].thread:
-            script[at] = replace(script[at], log=script[at].log + script[at + 1].log)
-            del script[at + 1]
+    def merge(self, script: list[Step]) -> int:
+        """Make one piece of some of the same thread: a failure takes the outputs of all with it."""
+        at = self.place(script)
+        for _ in range(self.random.randint(1, NEAR)):
+            first, second = script[at], script[at + 1] if at + 1 < len(script) else None
+            if isinstance(first, Process) and isinstance(second, Process) and first.thread == second.thread:
+                script[at : at + 2] = [Process(first.thread, first.log + second.log)]
         return at
 
-    def insert(self, script: list[Step], at: int) -> int:
-        script.insert(at, replace(script[at], log=self.any_entry().encode()))
+    def insert(self, script: list[Step]) -> int:
+        at = self.place(script)
+        script.insert(at, Process(thread_of(script[at]), self.any_entry().encode()))
         return at
 
-    def lie(self, script: list[Step], at: int) -> int:
+    def lie(self, script: list[Step]) -> int:
         """Insert entries that nearly fit the state of a thread at this moment."""
-        if self.random.random() < 0.3:
-            at = len(script)
-        monitor = Monitor(LEAF_DEPTH, self.book)
-        monitor.follow(script[:at])
-        weights = [1 + len(thread.cache.records) for thread in monitor.threads]
-        [thread] = self.random.choices(monitor.threads, weights)
-        if not any(thread.failed for thread in monitor.threads):
-            lies = Liar(self.random, thread, monitor.threads).lie()
-            script[at:at] = [Process(thread.number, entry.encode()) for entry in lies]
-            if self.random.random() < 0.2:
-                script.insert(at + 1, steps.TimeOut(thread.number))
+        closing = [at + 1 for at, step in enumerate(script) if isinstance(step, Process) and step.log == NEXT_EPOCH]
+        at = self.random.choice([self.place(script), self.place(script), len(script), *closing[-1:]])
+        threads = self.now(script, at).threads
+        if any(thread.failed for thread in threads):
+            return len(script)
+        [thread] = self.random.choices(threads, [1 + len(thread.cache.records) for thread in threads])
+        lies = Liar(self.random, thread, threads).lie()
+        script[at:at] = [Process(thread.number, entry.encode()) for entry in lies]
+        if self.random.random() < 0.2:
+            script.insert(at + 1, steps.TimeOut(thread.number))
         return at
 
-    def end_replay(self, script: list[Step], at: int) -> int:
+    def end_replay(self, script: list[Step]) -> int:
         """End a replay before it is complete, with the tag that it has come to."""
         kinds = self.random.choice([(b"\x0d",), (b"\x0d", b"\x0e")])
-        places = [place for place, step in enumerate(script) if isinstance(step, Process) and step.log[:1] in kinds]
-        if places:
-            at = self.random.choice(places)
-            monitor = Monitor(LEAF_DEPTH, self.book)
-            monitor.follow(script[:at])
-            chain = monitor.threads[script[at].thread].chain
-            if chain:
-                script.insert(at, replace(script[at], log=entries.EndReplay(chain.tag.name).encode()))
+        places = [at for at, step in enumerate(script) if isinstance(step, Process) and step.log[:1] in kinds]
+        if not places:
+            return len(script)
+        at = self.random.choice(places)
+        thread = thread_of(script[at])
+        chain = self.now(script, at).threads[thread].chain
+        if chain:
+            script.insert(at, Process(thread, entries.EndReplay(chain.tag.name).encode()))
         return at
 
-    def splice(self, script: list[Step], at: int) -> int:
-        """Repeat what was written elsewhere."""
-        start = self.random.choice(self.log)
+    def splice(self, script: list[Step]) -> int:
+        """Repeat what was written elsewhere, perhaps to another thread."""
+        at = self.place(script)
+        start = self.place(self.script)
         pieces = [step for step in self.script[start : start + self.random.randint(1, 4)] if isinstance(step, Process)]
-        script[at:at] = [replace(piece, thread=script[at].thread) for piece in pieces]
+        script[at:at] = [Process(thread_of(script[at]), piece.log) for piece in pieces]
         return at
 
-    def alter(self, script: list[Step], at: int) -> int:
+    def alter(self, script: list[Step]) -> int:
         """Change one field of an entry."""
-        for entry in decode(script[at].log, self.book)[-1:]:
-            log = script[at].log.removesuffix(entry.encode()) + self.altered(entry).encode()
-            script[at] = replace(script[at], log=log)
+        at = self.place(script)
+        log = log_of(script[at])
+        for entry in decode(log, self.book)[-1:]:
+            log = log.removesuffix(entry.encode()) + self.altered(entry).encode()
+        script[at] = Process(thread_of(script[at]), log)
         return at
 
-    def alter_bytes(self, script: list[Step], at: int) -> int:
-        log = bytearray(script[at].log)
-        place = self.random.randrange(len(log))
+    def alter_bytes(self, script: list[Step]) -> int:
+        at = self.place(script)
+        log = bytearray(log_of(script[at]))
+        place = self.random.randrange(len(log) + 1)
         match self.random.randrange(3):
-            case 0:
+            case 0 if place < len(log):
                 log[place] ^= 1 << self.random.randrange(8)
             case 1:
                 del log[place:]
-            case 2:
+            case _:
                 log[place:place] = self.random.randbytes(1)
-        script[at] = replace(script[at], log=bytes(log))
+        script[at] = Process(thread_of(script[at]), bytes(log))
         return at
 
-    def another_evict(self, script: list[Step], at: int) -> int:
+    def another_evict(self, script: list[Step]) -> int:
         """Evict in another way."""
-        evicts = entries.EvictMerkle | entries.EvictBlum | entries.EvictBlumMerkle
-        places = [place for place in self.log if place < len(script) and isinstance(script[place], Process)]
-        found = [(place, entry) for place in places for entry in decode(script[place].log, self.book)[:1]]
-        found = [(place, entry) for place, entry in found if isinstance(entry, evicts)]
+        pieces = [(at, decode(step.log, self.book)[:1]) for at, step in enumerate(script) if isinstance(step, Process)]
+        found = [(at, entry) for at, first in pieces for entry in first if isinstance(entry, EVICTS)]
         if not found:
-            return at
+            return len(script)
         at, entry = self.random.choice(found)
-        moment = getattr(entry, "ts", self.random.choice(self.moments))
-        parent = getattr(entry, "parent", self.random.choice(SLOTS[:10]))
-        other = self.random.choice(
-            [
-                entries.EvictMerkle(entry.slot, parent),
-                entries.EvictBlum(entry.slot, moment),
-                entries.EvictBlumMerkle(entry.slot, parent, moment),
-            ]
-        )
-        script[at] = replace(script[at], log=other.encode())
+        moment = self.random.choice(self.moments) if isinstance(entry, entries.EvictMerkle) else entry.ts
+        parent = self.random.choice(SLOTS[:10]) if isinstance(entry, entries.EvictBlum) else entry.parent
+        others: list[Entry] = [
+            entries.EvictMerkle(entry.slot, parent),
+            entries.EvictBlum(entry.slot, moment),
+            entries.EvictBlumMerkle(entry.slot, parent, moment),
+        ]
+        script[at] = Process(thread_of(script[at]), self.random.choice(others).encode())
         return at
 
-    changes: tuple[Callable[[Mutator, list[Step], int], int], ...] = (
+    plain_changes: tuple[Callable[[Mutator, list[Step]], int], ...] = (
         drop, drop, drop_other, repeat, swap, move, merge, insert, splice, alter, alter, alter_bytes, another_evict,
-        end_replay, lie, lie, lie, lie, lie, lie, lie, lie, lie, lie,
+        end_replay,
     )  # fmt: skip
+    changes = (*plain_changes, *10 * (lie,))
 
     # Entries and fields
 
-    def any_entry(self) -> entries.Entry:
+    def any_entry(self) -> Entry:
         random = self.random
         slot, parent, moment = random.choice(SLOTS[:10]), random.choice(SLOTS[:10]), random.choice(self.moments)
-        key, value = random.choice(KEYS), random.choice(self.values)
-        request = next(
-            (it.request for it in random.sample(self.entries, len(self.entries)) if hasattr(it, "request")), b""
-        )
-        return random.choice(
-            [
-                self.altered(random.choice(self.entries)),
-                entries.AddMerkle(slot, parent, key, random.choice([Null(), Node()])),
-                entries.AddMerkle(slot, parent, key, value),
-                entries.AddBlum(slot, moment, random.choice(THREADS), key, value),
-                entries.EvictMerkle(slot, parent),
-                entries.EvictBlum(slot, moment),
-                entries.EvictBlumMerkle(slot, parent, moment),
-                entries.NextEpoch(),
-                entries.VerifyEpoch(),
-                entries.Tick(),
-                entries.Request(request),
-                entries.Run((slot,)),
-                entries.Run((slot, parent)),
-                entries.RunAbsent(parent),
-                entries.ReplayMark(random.choice(self.names)),
-                entries.Replay(random.randrange(4), request),
-                entries.EndReplay(random.choice(self.names)),
-            ]
-        )
+        key, value = random.choice(self.keys), random.choice(self.values)
+        request = random.choice(self.requests or [b""])
+        choices: list[Entry] = [
+            self.altered(random.choice(self.entries)),
+            entries.AddMerkle(slot, parent, key, Null() if len(key) == self.leaf_depth else Node()),
+            entries.AddMerkle(slot, parent, key, value),
+            entries.AddBlum(slot, moment, random.choice(THREADS), key, value),
+            entries.EvictMerkle(slot, parent),
+            entries.EvictBlum(slot, moment),
+            entries.EvictBlumMerkle(slot, parent, moment),
+            entries.NextEpoch(),
+            entries.VerifyEpoch(),
+            entries.Tick(),
+            entries.Request(request),
+            entries.Run((slot,)),
+            entries.Run((slot, parent)),
+            entries.RunAbsent(parent),
+            entries.ReplayMark(random.choice(self.names)),
+            entries.Replay(random.randrange(4), request),
+            entries.EndReplay(random.choice(self.names)),
+        ]
+        return random.choice(choices)
 
-    def altered(self, entry: entries.Entry) -> entries.Entry:
+    def altered(self, entry: Entry) -> Entry:
         names = [field.name for field in fields(entry)]
         if not names:
-            return self.random.choice([entries.NextEpoch(), entries.VerifyEpoch(), entries.Tick()])
+            without_fields: list[Entry] = [entries.NextEpoch(), entries.VerifyEpoch(), entries.Tick()]
+            return self.random.choice(without_fields)
         name = self.random.choice(names)
-        return replace(entry, **{name: self.other(name, getattr(entry, name))})
+        changes: Any = {name: self.other(name, getattr(entry, name))}
+        return replace(entry, **changes)
 
     def other(self, name: str, value: object) -> object:
         """Another value for a field."""
@@ -237,7 +273,7 @@ class Mutator:
                 random.shuffle(slots)
                 return tuple(slots[: random.choice([len(value), len(value), 1, 8])])
             case "key", _:
-                return random.choice(KEYS)
+                return random.choice(self.keys)
             case "thread", _:
                 return random.choice(THREADS)
             case "role", _:
@@ -246,11 +282,13 @@ class Mutator:
                 return self.other_moment(value)
             case "value", _:
                 return self.other_value(value)
-            case "request" | "resume" | "tag" | "incarnation", bytes():
-                if name in ("tag", "incarnation") and random.random() < 0.5:
-                    return random.choice(self.names)
+            case "tag" | "incarnation", bytes() if random.random() < 0.5:
+                return random.choice(self.names)
+            case _, bytes():
                 at = random.randrange(len(value) or 1)
-                return value[:at] + bytes((value[at] ^ 1 << random.randrange(8),)) + value[at + 1 :] if value else b""
+                return (
+                    value[:at] + bytes(byte ^ 1 << random.randrange(8) for byte in value[at : at + 1]) + value[at + 1 :]
+                )
         raise AssertionError(name)
 
     def other_moment(self, ts: Moment) -> Moment:
@@ -273,5 +311,31 @@ class Mutator:
         side = random.randrange(2)
         child = value.sides[side]
         hashes = [NO_HASH, None, Unknown(random.randbytes(32)), random.choice(self.values)]
-        new = Child(child.key if child and random.random() < 0.7 else random.choice(KEYS), random.choice(hashes))
-        return value.with_side(side, new)
+        key = child.key if child and random.random() < 0.7 else random.choice(self.keys)
+        return value.with_side(side, Child(key, random.choice(hashes)))
+
+
+LIED_AT = [LEAF_DEPTH]
+"""Depths of the trees that `lies` knows."""
+
+
+def possible(script: list[Step]) -> list[Step]:
+    """The script without what goes to threads that there are not: changes may move pieces over a start."""
+    kept: list[Step] = []
+    threads = 0
+    for step in script:
+        if isinstance(step, steps.Start):
+            threads = step.threads
+        if not isinstance(step, Process | steps.TimeOut | steps.Submit) or step.thread < threads:
+            kept.append(step)
+    return kept
+
+
+def thread_of(step: Step) -> int:
+    assert isinstance(step, Process)
+    return step.thread
+
+
+def log_of(step: Step) -> bytes:
+    assert isinstance(step, Process)
+    return step.log

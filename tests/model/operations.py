@@ -21,7 +21,8 @@ OK, VALUE, MISMATCH, EXISTS, FORBIDDEN, NOT_A_NUMBER, OVERFLOW = range(7)
 class Operation:
     code: int
     key_hashes: tuple[bytes, ...]
-    arguments: tuple[Commitment | int, ...] = ()
+    commitments: tuple[Commitment, ...] = ()
+    delta: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def decode(reader: Reader) -> Operation:
             return Operation(code, key, (reader.commitment(), reader.commitment()))
         case _:
             allowed(code == INCREMENT)
-            return Operation(code, key, (reader.signed(8),))
+            return Operation(code, key, delta=reader.signed(8))
 
 
 def execute(operation: Operation, role: int, values: list[Commitment]) -> tuple[Result, list[Commitment]]:
@@ -68,7 +69,7 @@ def execute(operation: Operation, role: int, values: list[Commitment]) -> tuple[
 
 
 def _execute_on_one(operation: Operation, value: Commitment) -> tuple[Result, Commitment]:
-    match operation.code, operation.arguments:
+    match operation.code, operation.commitments:
         case 1, _:
             return Result(VALUE, value), value
         case 2, (new,):
@@ -79,9 +80,8 @@ def _execute_on_one(operation: Operation, value: Commitment) -> tuple[Result, Co
             return (Result(OK), new) if value == Null() else (Result(EXISTS), value)
         case 5, (expected, new):
             return (Result(OK), new) if value == expected else (Result(MISMATCH, value), value)
-        case _, (delta,):
-            return _increment(value, delta)
-    raise AssertionError(operation)
+        case _:
+            return _increment(value, operation.delta)
 
 
 def _increment(value: Commitment, delta: int) -> tuple[Result, Commitment]:

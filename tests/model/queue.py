@@ -72,9 +72,11 @@ class Queue:
         return head
 
     def pop_resume(self) -> QueuedResume | None:
-        if self.waiting and isinstance(self.waiting[0], QueuedResume):
-            return self.waiting.pop(0)
-        return None
+        first = self.waiting[0] if self.waiting else None
+        if not isinstance(first, QueuedResume):
+            return None
+        del self.waiting[0]
+        return first
 
     def first_sequences(self) -> dict[int, int]:
         """For each session that has requests here, the first sequence that has not run."""

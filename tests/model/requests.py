@@ -40,8 +40,8 @@ def split_request(data: bytes, book: Book) -> Request:
     reader = Reader(data, book)
     number = reader.number
     head = number(8), number(4), number(2), number(2), number(8), reader.moment()
-    operations = reader.take(len(reader.rest) - MAC_BYTES) if len(reader.rest) >= MAC_BYTES else None
-    allowed(operations is not None)
+    allowed(len(reader.rest) >= MAC_BYTES)
+    operations = reader.take(len(reader.rest) - MAC_BYTES)
     mac = book.mac_named(reader.rest)
     return Request(*head, operations, data[:-MAC_BYTES], mac)
 

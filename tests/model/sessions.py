@@ -51,14 +51,20 @@ class Sessions:
         if number in self.sessions:
             self.sessions[number].role = role
 
+    def find(self, number: int) -> Session:
+        session = self.sessions.get(number)
+        if session is None or not session.is_open:
+            raise Rejected(requests.UNKNOWN_SESSION)
+        return session
+
     def authenticate(self, data: bytes) -> tuple[requests.Request, Session]:
         """The request, if it is the session's next. Raises Rejected."""
         try:
             request = requests.split_request(data, self.book)
         except Malformed:
             raise Rejected(requests.BAD_MAC) from None
-        session = self.sessions.get(request.session)
-        _accept(session is not None and session.is_open and session.role is not None, requests.UNKNOWN_SESSION)
+        session = self.find(request.session)
+        _accept(session.role is not None, requests.UNKNOWN_SESSION)
         _accept(request.thread == self.thread, requests.WRONG_THREAD)
         mac = self.book.mac(session.request_key, macs.REQUEST, request.covered)
         _accept(request.mac == mac, requests.BAD_MAC)
@@ -72,8 +78,7 @@ class Sessions:
             resume = requests.split_resume(data, self.book)
         except Malformed:
             raise Rejected(requests.BAD_MAC) from None
-        session = self.sessions.get(resume.session)
-        _accept(session is not None and session.is_open, requests.UNKNOWN_SESSION)
+        session = self.find(resume.session)
         _accept(resume.thread == self.thread, requests.WRONG_THREAD)
         mac = self.book.mac(session.request_key, macs.RESUME, resume.covered)
         _accept(resume.mac == mac, requests.BAD_MAC)

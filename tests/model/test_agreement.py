@@ -6,7 +6,7 @@ from model.compare import compare
 from model.corpus import family
 from model.driver import Driver
 
-FAMILIES = 60
+FAMILIES = 50
 """Each of one honest script and some lies."""
 
 

@@ -19,7 +19,7 @@ from .macs import Mac
 from .operations import Operation, Result
 from .queue import Queue, QueuedRequest, QueuedResume
 from .sessions import Rejected, Sessions
-from .values import Node, Null, is_leaf
+from .values import Commitment, Node, Null
 from .wire import Malformed, Reader
 
 ADMITTED, REJECTED, NOT_YET, REFUSED, RECEIPT, RESUMED, HANDED_OVER, EPOCH_NOT_YET, FAILED, LOGGED = range(1, 11)
@@ -303,13 +303,14 @@ class Thread:
         head, operation, rest = self.next_operation()
         right_number = len(slots) == len(operation.key_hashes)
         check("run_slot_for_each_key", right_number, "wrong_record")
-        values = []
+        values: list[Commitment] = []
         for index, (slot, key_hash) in enumerate(zip(slots, operation.key_hashes, strict=False)):
             leaf = path_of(key_hash, self.leaf_depth)
             record = self.cache.record(slot, leaf)
             check("run_slots_distinct", slot not in slots[:index], "wrong_record", leaf)
             check("run_slot_holds_key", record.key == leaf, "wrong_record", leaf)
-            require(is_leaf(record.value), "wrong_record", leaf)
+            if isinstance(record.value, Node):
+                raise Fault("wrong_record", "wrong_record", leaf)
             values.append(record.value)
         result, new = operations.execute(operation, head.role, values)
         for slot, value in zip(slots, new, strict=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from . import entries, operations, steps, wire
+from . import entries, operations, steps
 from .book import Book
 from .client import Client, key_hash, operation
 from .epochs import Element, Moment
@@ -14,6 +14,7 @@ from .keys import ROOT, Key, path_of
 from .operations import Operation
 from .steps import Step
 from .thread import ADMITTED, LOGGED, NOT_YET, REFUSED, Thread
+from .values import Null
 
 LOG_KEY, INSTANCE = b"L" * 32, b"I" * 16
 NODE_PATHS = ["0", "1", "00", "01", "10", "11"]
@@ -167,8 +168,8 @@ class Work(Host):
 
     @staticmethod
     def leaves_null(operation: Operation, role: int) -> bool:
-        _, [value] = operations.execute(operation, role, [wire.Null()])
-        return value == wire.Null()
+        _, [value] = operations.execute(operation, role, [Null()])
+        return value == Null()
 
     # Epochs
 
