@@ -5,7 +5,9 @@ After all runs every history is made false in each way that `recorded.py` knows,
 
 import argparse
 import asyncio
+import contextlib
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -87,7 +89,11 @@ async def record_many(seeds: range, services: int) -> Summary:
                 else:
                     print(f"explained: {plan}", flush=True)
 
-    await asyncio.gather(*map(record, seeds))
+    runs = asyncio.gather(*map(record, seeds))
+    for end in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(end, runs.cancel)
+    with contextlib.suppress(asyncio.CancelledError):  # what there is so far is reported
+        await runs
     return summary
 
 

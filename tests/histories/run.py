@@ -30,8 +30,8 @@ CLIENTS = 2
 """Of each process, each with a connection."""
 ENDING_ALL = ("kill all", "stop cleanly")
 DISASTERS = (*ENDING_ALL, "kill monitor", "kill worker", "kill checkpointer")
-START_SECONDS_MAX = RECOVERY_SECONDS_MAX = FINISH_SECONDS_MAX = 120.0
-"""The usual is 1 to 2; a machine that does much else needs more."""
+STEP_SECONDS_MAX = 300.0
+"""Of a start, a stop, a recovery. The usual is 1 to 2; a machine that does much else needs more."""
 READER = PROCESSES * CLIENTS
 """Number of the client that reads all keys at the end."""
 
@@ -68,7 +68,7 @@ async def record(directory: Path, plan: Plan) -> list[Operation]:
     async def start() -> None:
         server.options = [*options, "--workers", str(next(workers))]
         server.spawn()
-        await asyncio.to_thread(server.wait_until_ready, START_SECONDS_MAX)
+        await asyncio.to_thread(server.wait_until_ready, STEP_SECONDS_MAX)
 
     try:
         await start()
@@ -79,11 +79,11 @@ async def record(directory: Path, plan: Plan) -> list[Operation]:
                     await asyncio.to_thread(server.kill)
                     await start()
                 elif disaster == "stop cleanly":
-                    await asyncio.to_thread(server.stop)
+                    await asyncio.to_thread(server.stop, STEP_SECONDS_MAX)
                     await start()
                 else:
                     await _kill_one(server, disaster.removeprefix("kill "), random.Random(plan.seed))
-                async with asyncio.timeout(RECOVERY_SECONDS_MAX), _connected(server) as kv:
+                async with asyncio.timeout(STEP_SECONDS_MAX), _connected(server) as kv:
                     await _values(kv)
             operations = await clients.finish()
         async with _connected(server) as kv:
@@ -91,7 +91,7 @@ async def record(directory: Path, plan: Plan) -> list[Operation]:
             gets = [reader.call(key, Kind.GET, client=READER, fate=Fate.CERTIFIED) for key in KEYS]
             for get, answer in zip(gets, await kv.get_many(KEYS, certified=True), strict=True):
                 reader.answer(get, answer)
-        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.stop, STEP_SECONDS_MAX)
     except Exception as error:
         if server.process is not None:
             error.add_note(f"the server wrote:\n{server.process.output}")
@@ -125,7 +125,7 @@ class _Clients:
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.close()
-        async with asyncio.timeout(FINISH_SECONDS_MAX):
+        async with asyncio.timeout(STEP_SECONDS_MAX):
             for process in self._processes:
                 _, errors = await process.communicate()
                 assert process.returncode == 0, f"a client failed:\n{errors.decode()}"
@@ -161,7 +161,7 @@ async def _clients(directory: Path, server: Server, seed: int) -> AsyncIterator[
 
 
 async def _kill_one(server: Server, name: str, chance: random.Random) -> None:
-    async with asyncio.timeout(RECOVERY_SECONDS_MAX):
+    async with asyncio.timeout(STEP_SECONDS_MAX):
         while not (victims := [pid for pid, child in server.children().items() if child == name]):  # noqa: ASYNC110
             await asyncio.sleep(0.05)  # the last one went with a victim of a moment ago
     with contextlib.suppress(ProcessLookupError):

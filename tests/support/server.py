@@ -182,11 +182,11 @@ class Server:
         self.process = None
         return CommandResult(code, "", process.output)
 
-    def stop(self) -> None:
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
         """SIGTERM: a clean stop, after which every record is in Merkle. Fails unless it exits with 0."""
         process, self.process = self._running(), None
         process.terminate()
-        code = process.wait()
+        code = process.wait(seconds)
         if code != 0:
             raise ProcessEndedError("the server did not stop cleanly", code, process.output)
 

@@ -8,6 +8,7 @@ import argparse
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -55,13 +56,18 @@ def main() -> int:
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.jobs, spawned) as pool, Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("runs", total=sum(batch.runs for batch in todo))
-        for done in as_completed([pool.submit(batch.tell) for batch in todo]):
-            told, failure = done.result()
-            summary.merge(told)
-            progress.advance(task, told.runs)
-            if failure:
-                failed += 1
-                console.print(failure, markup=False)
+        futures = [pool.submit(batch.tell) for batch in todo]
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            for done in as_completed(futures):
+                told, failure = done.result()
+                summary.merge(told)
+                progress.advance(task, told.runs)
+                if failure:
+                    failed += 1
+                    console.print(failure, markup=False)
+        except KeyboardInterrupt:  # what there is so far is reported, when the batches that run have ended
+            pool.shutdown(wait=False, cancel_futures=True)
     console.print(summary.table())
     for line in summary.lines():
         console.print(line, highlight=False)
