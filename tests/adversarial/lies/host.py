@@ -33,6 +33,8 @@ KEPT_VALUE_BYTES_MAX: Final = 60
 READ_BYTES_MAX: Final = 100_000
 ROUNDS_MAX: Final = 100
 """For what has been submitted at once; an honest host needs a few."""
+READS_MAX: Final = 300
+"""Of one round; the depth of the tree, and more."""
 PATIENCE_SECONDS: Final = 30.0
 PATIENCE_AFTER_A_LIE_SECONDS: Final = 0.5
 """Then nobody promises an answer."""
@@ -104,6 +106,8 @@ class Host:
         self.violation: Violation | None = None
         self.refused = ""
         self.stopped = "not started"
+        self.hangs = ""
+        """Whether a real host would ask its store for ever; and for what."""
         self.epoch = 0
         self.incarnations = 0
         self._hot_records = hot_records
@@ -291,10 +295,15 @@ class Host:
         for _ in range(ROUNDS_MAX):
             if not prover.busy:
                 return
-            while any(reads := prover.reads()):
+            for _ in range(READS_MAX):
+                if not any(reads := prover.reads()):
+                    break
                 keys, ranges = reads
                 rows = [self._liar.row_read(key, self.stored.rows.get(key)) for key in keys]
                 prover.supply(rows, [self._range(first, end, RANGE_ROWS_MAX) for first, end in ranges])
+            else:
+                self.hangs = f"the prover asks for {keys} and {ranges} again and again"
+                raise StreamEndedError(self.hangs)
             log = prover.log()
             outputs = self._exchange(thread, log) if log else b""
             answers = prover.absorb(outputs)

@@ -24,6 +24,7 @@ class Summary:
         self.names: Counter[str] = Counter()
         self.never = set(NAMED)
         self.operations: Counter[str] = Counter()
+        self.hangs: list[str] = []
 
     def merge(self, other: "Summary") -> None:
         self.runs += other.runs
@@ -31,6 +32,7 @@ class Summary:
         self.names += other.names
         self.operations += other.operations
         self.never &= other.never
+        self.hangs += other.hangs
         for layer, counted in other.told.items():
             self.told[layer] += counted
 
@@ -38,6 +40,7 @@ class Summary:
         self.runs += 1
         self.verdicts[outcome.verdict] += 1
         self.names.update(outcome.names)
+        self.hangs += [outcome.hangs] if outcome.hangs else []
         for fate, count in outcome.fates.items():
             self.operations[fate.value] += count
         for lie in outcome.told:
@@ -58,6 +61,7 @@ class Summary:
             f"{self.runs:,} runs: " + ", ".join(f"{count:,} {what.value}" for what, count in self.verdicts.items()),
             "operations: " + ", ".join(f"{count:,} {fate}" for fate, count in self.operations.items()),
             "found: " + (", ".join(f"{name} {count:,}" for name, count in self.names.most_common()) or "nothing"),
+            *(f"the host hangs: {what}" for what in self.hangs[:3]),
             "never told: " + (", ".join(sorted(f"{layer.value}: {name}" for layer, name in self.never)) or "none"),
         ]
 

@@ -35,6 +35,7 @@ class Verdict(Enum):
     MONITOR = "found by the monitor"
     CLIENT = "found by a client"
     HOST = "found by the host"
+    HANGS = "the host hangs"
     NO_SERVICE = "no service"
 
 
@@ -53,6 +54,8 @@ class Outcome:
     """Violations of the monitor, and errors of the clients."""
     told: list[Lie] = field(default_factory=list)
     fates: dict[Fate, int] = field(default_factory=dict)
+    hangs: str = ""
+    """A host that hangs certifies nothing wrong; but it is a bug: for what it waits, and the script."""
 
 
 MakeClient = Callable[[int, bytes, History, random.Random], Client]
@@ -271,6 +274,7 @@ class Run:
         self._names |= {type(client.failure).__name__ for client in self.clients if client.failure is not None}
         fates = {fate: sum(one.fate is fate for one in self.history.operations) for fate in Fate}
         outcome = Outcome(Verdict.HARMLESS, self._names, self.liar.told, fates)
+        outcome.hangs = f"{self.host.hangs}\n{self._script}" if self.host.hangs else ""
         if not self.liar.told:
             self._must_be_served(served, fates)
             outcome.verdict = Verdict.HONEST
@@ -278,6 +282,8 @@ class Run:
             outcome.verdict = Verdict.MONITOR
         elif accusers:
             outcome.verdict = Verdict.CLIENT
+        elif self.host.hangs:
+            outcome.verdict = Verdict.HANGS
         elif self._host_stopped:
             outcome.verdict = Verdict.HOST
         elif not served:
