@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install serve test gates crash histories lies powercut model assure size loom fuzz search search-sessions clean
+.PHONY: install serve test gates crash histories lies powercut model assure size loom fuzz mutants search search-sessions clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -85,6 +85,10 @@ search:
 	@mkdir -p target; rm -f target/search.txt
 	@SEARCH_SECONDS=$(or $(SECONDS),600) SEARCH_SUMMARY=$(CURDIR)/target/search.txt cargo test --quiet --release -p zetakv-verifier --lib \
 		long_search -- --ignored --nocapture; status=$$?; cat target/search.txt || echo "ASSURANCE search result=failed"; exit $$status
+
+# Changes the verifier, one place at a time, and wants a test to fail. Hours, on a machine of its own; FILE=...: the changes of one file.
+mutants: install
+	@PYTHONPATH=tests $(BIN)/python -P -m assure.mutants $(if $(FILE),--file $(FILE))
 
 clean:
 	rm -rf $(VENV) target
