@@ -10,13 +10,15 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 install: $(BIN)/python
-	$(BIN)/pip install --quiet ./monitor ./client '.[test]'
+	$(BIN)/pip install --quiet ./monitor ./client '.[test,bench]'
 
 serve: install
 	$(BIN)/zetakv serve --data ./data
 
 test: install
 	cargo test --quiet --workspace
+	cargo build --quiet --release -p zetakv-loadgen
+	cargo bench --quiet -p zetakv-prover --bench verifier --no-run
 	$(BIN)/pytest
 
 gates: install

@@ -8,10 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from bench import epochs as epochs_benchmark
+from bench import epochs, latency, peers, scale, sdk, verifier
 from bench import sizes as sizes_benchmark
-from bench.epochs import EpochsBenchmark
-from bench.load import Workload
 from bench.sizes import SizesBenchmark
 
 application = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -19,52 +17,18 @@ application = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @application.callback()
 def benchmarks() -> None:
-    """Benchmarks of ZetaKV, through the Python SDK."""
+    """Benchmarks of ZetaKV. What the figures mean, and how to measure: docs/performance.md."""
 
 
-@application.command()
-def epochs(
-    epoch_ms: Annotated[list[int] | None, typer.Option(help="epoch lengths; may be given several times")] = None,
-    repeats: int = 3,
-    workers: int = 1,
-    clients: Annotated[int, typer.Option(help="client processes")] = 1,
-    records: int = 100_000,
-    value_bytes: int = 100,
-    batch: Annotated[int, typer.Option(help="operations per call of the SDK")] = 512,
-    reads: Annotated[float, typer.Option(help="share of gets")] = 0.95,
-    seconds: Annotated[float, typer.Option(help="length of each run")] = 5.0,
-    seed: int = 1,
-    output: Annotated[Path | None, typer.Option(help="also write the figures here, as JSON")] = None,
-) -> None:
-    """Throughput, verified and unverified, against epoch length."""
-    workload = Workload(records=records, value_bytes=value_bytes, batch=batch, reads=reads, seconds=seconds, seed=seed)
-    benchmark = EpochsBenchmark(
-        epoch_ms=epoch_ms or [100, 300, 1000, 3000],
-        repeats=repeats,
-        workers=workers,
-        clients=clients,
-        workload=workload,
-    )
-    result = epochs_benchmark.run(benchmark)
-    _write(result, output)
-    table = Table(
-        "epoch ms",
-        "verified op/s",
-        "unverified op/s",
-        Column("ratio", no_wrap=True),
-        "certified p50 s",
-        "certified p99 s",
-    )
-    for row in result["rows"]:  # type: ignore[attr-defined]
-        table.add_row(
-            f"{row['epoch_ms']:,}",
-            f"{row['verified']:,.0f}",
-            f"{row['unverified']:,.0f}",
-            f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})",
-            f"{row['certification_p50']:.3f}",
-            f"{row['certification_p99']:.3f}",
-        )
-    Console().print(table)
+for _name, _module in {
+    "epochs": epochs,
+    "verifier": verifier,
+    "scale": scale,
+    "peers": peers,
+    "latency": latency,
+    "sdk": sdk,
+}.items():
+    application.command(_name)(_module.command)
 
 
 @application.command()

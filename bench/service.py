@@ -9,36 +9,52 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.generator import Target, pinned
+
 STOP_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Service:
-    """`fingerprint`: None if it runs unverified. `pid`: its supervisor's."""
+    """`fingerprint`: None if it runs unverified. `key`: of its admin. `pid`: its supervisor's."""
 
     address: str
     fingerprint: str | None
     home: Path
+    key: Path
     pid: int
+
+    @property
+    def target(self) -> Target:
+        """For the load generator."""
+        if self.fingerprint is None:
+            return Target(("--server", self.address, "--unverified"), self.pid)
+        who = ("--monitor", self.fingerprint, "--key", str(self.key))
+        return Target(("--server", self.address, *who), self.pid)
 
 
 @contextmanager
-def running_server(*, workers: int, epoch_ms: int, verified: bool) -> Iterator[Service]:
-    """Start `zetakv serve` on an empty store, and stop it at the end. Raises RuntimeError if it does not get ready."""
-    options = ["--workers", str(workers), "--epoch-ms", str(epoch_ms)]
+def running_server(
+    *, workers: int, epoch_ms: int, verified: bool, options: Sequence[str] = (), cpus: str | None = None
+) -> Iterator[Service]:
+    """Start `zetakv serve` on an empty store, and stop it at the end. Raises RuntimeError if it does not get ready.
+
+    `cpus`: the cores that it may use, as for taskset.
+    """
+    all_options = ["--workers", str(workers), "--epoch-ms", str(epoch_ms), *options]
     with (
         tempfile.TemporaryDirectory(prefix="zetakv-bench-") as folder,
-        server_in(Path(folder), options if verified else [*options, "--unverified"]) as service,
+        server_in(Path(folder), all_options if verified else [*all_options, "--unverified"], cpus) as service,
     ):
         yield service
 
 
 @contextmanager
-def server_in(folder: Path, options: Sequence[str]) -> Iterator[Service]:
+def server_in(folder: Path, options: Sequence[str], cpus: str | None = None) -> Iterator[Service]:
     """The same with a store that stays, in `folder`/data. The service may be killed meanwhile."""
     zetakv = str(Path(sys.executable).with_name("zetakv"))
-    home = folder / "home"
-    command = [zetakv, "serve", "--data", str(folder / "data"), "--port", "0", "--no-http", *options]
+    home, data = folder / "home", folder / "data"
+    command = [*pinned(cpus), zetakv, "serve", "--data", str(data), "--port", "0", "--no-http", *options]
     environment = os.environ | {"ZETAKV_HOME": str(home)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
@@ -46,7 +62,8 @@ def server_in(folder: Path, options: Sequence[str]) -> Iterator[Service]:
         if not words or words[0] != "ready:":
             raise RuntimeError(f"the server did not start: {' '.join(words) or 'see its messages above'}")
         try:
-            yield Service(words[1], words[3] if words[2] == "monitor" else None, home, process.pid)
+            fingerprint = words[3] if words[2] == "monitor" else None
+            yield Service(words[1], fingerprint, home, data / "monitor" / "admin.key", process.pid)
         finally:
             process.terminate()
             process.wait(STOP_SECONDS)
