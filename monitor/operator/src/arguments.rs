@@ -111,7 +111,7 @@ mod tests {
         let Command::Override(wish) = overriding.command else {
             panic!("not an override")
         };
-        assert!(wish.register_lost && wish.reason == "r" && wish.admin_key == PathBuf::from("k"));
+        assert!(wish.register_lost && wish.reason == "r" && wish.admin_key == std::path::Path::new("k"));
     }
 
     #[test]
