@@ -22,4 +22,4 @@ async def test_eviction_that_has_not_happened(launch: Launch) -> None:
         future = (answered.epoch << 32) + (1 << 20)
         lie = AddBlum(_SLOTS - 1, future, 0, BaseKey(256, blake3(b"alice").digest()), commitment(b"lie"))
         service.proxy.inject(1, [lie])
-        await caught(service, kv, "clock_not_passed", provisional=[answered], key=b"alice")
+        await caught(service, kv, "clock_not_passed", provisional=[answered], key=b"alice", is_stored=False)

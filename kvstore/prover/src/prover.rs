@@ -81,6 +81,8 @@ pub struct Prover {
     /// Records whose rows may be read at once.
     records_at_once: usize,
     previous_threads: u16,
+    /// There is no sealed state, so there can be no hot rows.
+    is_fresh: bool,
     must_write_spine: bool,
     mirror: Mirror,
     rounds: Rounds,
@@ -147,6 +149,7 @@ impl Prover {
             rules,
             records_at_once,
             previous_threads: config.previous_threads,
+            is_fresh: config.fresh,
             must_write_spine: config.fresh && rules.thread == genesis::ROOT_THREAD,
             mirror,
             rounds: Rounds::new(rules, records_at_once, config.log_incarnation.is_some()),
@@ -177,6 +180,9 @@ impl Prover {
                 text,
                 key: store_key.to_vec(),
             };
+            if self.is_fresh {
+                return Err(garbled("there is a hot row, but no sealed state"));
+            }
             let key = rows::decode_hot_key(store_key).map_err(|_| garbled("the key of a hot row is garbled"))?;
             if key.depth() < partitions::DEPTH || partitions::thread_of(&key, self.rules.threads) != self.rules.thread {
                 return Err(garbled("a hot row belongs to another thread"));

@@ -50,10 +50,13 @@ async def caught(
     provisional: Sequence[Answer | None] = (),
     certified: Sequence[Answer] = (),
     key: bytes | None = None,
+    is_stored: bool = True,
 ) -> ViolationError:
-    """The monitor has found the violation `name` (at the record of `key`, if it can be known; the host then adds that
-    key to the hash that the monitor names), everybody learns of it,
-    none of the `provisional` answers is or will be certified, and what was `certified` stays so.
+    """The monitor has found the violation `name`, everybody learns of it, none of the `provisional` answers is or will be
+    certified, and what was `certified` stays so.
+
+    `key`: of the record at which it was found, if that can be known. If its row `is_stored`, the host adds the key to the
+    hash that the monitor names.
     """
     found = await learned(kv)
     assert isinstance(found, ViolationError), repr(found)
@@ -62,7 +65,7 @@ async def caught(
     if key is not None:
         assert found.violation.key_depth == _LEAF_DEPTH
         assert found.violation.key_bits == blake3(key).digest()
-        assert repr(key)[1:] in found.violation.host_finding
+        assert (repr(key)[1:] in found.violation.host_finding) == is_stored
     for answer in provisional:
         if answer is not None:
             with pytest.raises(ViolationError):
@@ -70,11 +73,11 @@ async def caught(
             assert not answer.is_certified
     for answer in certified:
         await answer.certified()
-    await reported(service, name, key)
+    await reported(service, name, key, is_stored=is_stored)
     return found
 
 
-async def reported(service: Service, name: str, key: bytes | None = None) -> None:
+async def reported(service: Service, name: str, key: bytes | None = None, *, is_stored: bool = True) -> None:
     """The operator, too, is told: by the status, and by whatever is called next."""
     result = await service.status()
     assert result.code == EXIT_VIOLATION, result
@@ -83,7 +86,7 @@ async def reported(service: Service, name: str, key: bytes | None = None) -> Non
     assert status["violation"]["name"] == name
     if key is not None:
         assert status["violation"]["key_hash"] == blake3(key).hexdigest()
-        assert repr(key)[1:] in status["violation"]["host_finding"]
+        assert (repr(key)[1:] in status["violation"]["host_finding"]) == is_stored
     result = await service.command("get", "any")
     assert result.code == EXIT_VIOLATION, result
     assert name in result.stderr

@@ -49,6 +49,24 @@ fn changed_rows_are_found() {
     );
 }
 
+/// The spine is written anew then: a node of it would be in memory twice, and asked for again and again.
+#[test]
+fn hot_rows_without_a_sealed_state_are_refused() {
+    let shape = Shape {
+        threads: 1,
+        slots: 200,
+        hot_records_max: 1_000,
+        keys: 0,
+    };
+    let mut world = World::new(701, shape);
+    let partition_18 = b"hH\x06";
+    world.change_row(partition_18, |_| {});
+    match world.try_restart(shape).map(|_| ()) {
+        Err(Stop::Prover(Error::Store { key, .. })) => assert_eq!(key, partition_18),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_record_that_was_changed_by_hand_is_suspected_by_name() {
     let shape = Shape {

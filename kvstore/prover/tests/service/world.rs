@@ -424,10 +424,10 @@ impl World {
         self.durable.rows = self.visible.clone();
     }
 
-    /// Change one row of the store.
+    /// Change one row of the store; an empty one where there is none.
     pub fn change_row(&mut self, store_key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
         self.rows_are_honest = false;
-        change(self.durable.rows.get_mut(store_key).expect("a row"));
+        change(self.durable.rows.entry(store_key.to_vec()).or_default());
         self.visible = self.durable.rows.clone();
     }
 
