@@ -10,6 +10,8 @@ row, `s` the sealed state, `c` and an epoch (big-endian) its certificate, `p` th
 """
 
 import contextlib
+import errno
+import os
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +27,9 @@ META_KEY: Final = b"m"
 SEALED_KEY: Final = b"s"
 RECORD_PREFIX: Final = b"r"
 PENDING_TABLES: Final = (b"p0", b"p1")
+
+# With less room a disk counts as full: a transaction of a busy store is larger.
+_FULL_DISK_BYTES: Final = 1 << 20
 
 _DELETED: Final = 2**32 - 1
 _LENGTH_BYTES: Final = 4
@@ -121,12 +126,22 @@ def pack_rows(rows: Iterable[Row]) -> bytes:
     return b"".join(parts)
 
 
+def _cut_short(path: Path, error: lmdb.Error) -> str:
+    """LMDB calls it an input/output error, too, when the last bytes of a disk take a part of a write only."""
+    if str(error).endswith(os.strerror(errno.EIO)):
+        with contextlib.suppress(OSError):
+            room = os.statvfs(path.parent)
+            if room.f_bavail * room.f_frsize < _FULL_DISK_BYTES:
+                return f" ({os.strerror(errno.ENOSPC)})"
+    return ""
+
+
 @contextlib.contextmanager
 def _storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except lmdb.Error as error:
-        raise StorageError(f"the store {path}: {error}") from error
+        raise StorageError(f"the store {path}: {error}{_cut_short(path, error)}") from error
     except OSError as error:
         raise StorageError(f"the store {path}: {error.strerror or error}") from error
 

@@ -1,10 +1,13 @@
 """The LMDB store: atomic writes, a map that grows under its readers, rows that survive packing."""
 
+import os
 import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import lmdb
 import pytest
 
 from kvstore.limits import KIB
@@ -122,3 +125,17 @@ def test_a_store_whose_creation_was_cut_short_is_made_anew(tmp_path: Path) -> No
     assert writer.read([b"key"]) == [b"row"]
     assert not unfinished.exists()
     writer.close()
+
+
+@pytest.mark.parametrize("free_bytes", [0, 10 << 20])
+def test_a_write_that_a_full_disk_cut_short_is_called_so(
+    writer: LmdbWriter, monkeypatch: pytest.MonkeyPatch, free_bytes: int
+) -> None:
+    def fail(_: str) -> None:
+        raise lmdb.Error("mdb_txn_commit: Input/output error")
+
+    monkeypatch.setattr("kvstore.failpoints.hit", fail)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=free_bytes, f_frsize=1))
+    with pytest.raises(StorageError, match="Input/output error") as found:
+        writer.write([(b"ra", b"1")])
+    assert ("No space left on device" in str(found.value)) == (free_bytes == 0)

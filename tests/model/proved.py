@@ -67,6 +67,8 @@ class Provers:
                 fresh=held is None,
                 slots=SLOTS,
                 hot_records_max=HOT_RECORDS_MAX,
+                kept_value_bytes_max=BYTES_MAX,
+                read_bytes_max=BYTES_MAX,
                 key_bytes_max=BYTES_MAX,
                 value_bytes_max=BYTES_MAX,
                 response_bytes_max=BYTES_MAX,

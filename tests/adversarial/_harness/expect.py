@@ -52,11 +52,11 @@ async def caught(
     key: bytes | None = None,
     is_stored: bool = True,
 ) -> ViolationError:
-    """The monitor has found the violation `name`, everybody learns of it, none of the `provisional` answers is or will be
-    certified, and what was `certified` stays so.
+    """The monitor has found the violation `name`, everybody learns of it, none of the `provisional` answers is or will
+    be certified, and what was `certified` stays so.
 
-    `key`: of the record at which it was found, if that can be known. If its row `is_stored`, the host adds the key to the
-    hash that the monitor names.
+    `key`: of the record at which it was found, if that can be known. If its row `is_stored`, the host adds the key to
+    the hash that the monitor names.
     """
     found = await learned(kv)
     assert isinstance(found, ViolationError), repr(found)
