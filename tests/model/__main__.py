@@ -31,7 +31,7 @@ class Run:
         for number in range(families):
             for case, verdict in compare(family(seed + number), driver):
                 self.checks[verdict.failed_check] += 1
-                if verdict.difference or (case.is_honest and verdict.failed_check):
+                if verdict.difference or (case.is_honest and verdict.has_failed):
                     self.findings += 1
                     self.report(case, verdict)
             if time.monotonic() - self.reported > REPORT_SECONDS:

@@ -46,6 +46,8 @@ def observed(case: Case) -> list[Step]:
 class Verdict:
     failed_check: str | None
     """The check that a wait or the failure of the model is due to."""
+    has_failed: bool
+    """And not only waited, as an honest thread may, too."""
     difference: Difference | None
 
 
@@ -58,12 +60,12 @@ def compare(
         for case in cases:
             script = observed(case)
             monitor, seen = _follow(script, case)
-            played.append((case, script[: len(seen)], _failed_check(monitor, seen), seen))
-    scripts = [Script(case.leaf_depth, verifier_without, script) for case, script, _, _ in played]
-    for (case, script, failed_check, seen), actual in zip(played, driver.follow(scripts), strict=True):
+            played.append((case, script[: len(seen)], _failed_check(monitor, seen), _has_failed(monitor), seen))
+    scripts = [Script(case.leaf_depth, verifier_without, script) for case, script, *_ in played]
+    for (case, script, failed_check, has_failed, seen), actual in zip(played, driver.follow(scripts), strict=True):
         pairs = enumerate(zip_longest(seen, actual))
         difference = next((Difference(script, at, *pair) for at, pair in pairs if pair[0] != pair[1]), None)
-        yield case, Verdict(failed_check, difference)
+        yield case, Verdict(failed_check, has_failed, difference)
 
 
 def _follow(script: Sequence[Step], case: Case) -> tuple[Monitor, list[list[str]]]:
@@ -77,6 +79,10 @@ def _follow(script: Sequence[Step], case: Case) -> tuple[Monitor, list[list[str]
         if seen[-1] and seen[-1][0].startswith("failed"):
             steps_left = min(steps_left, STEPS_AFTER_FAILURE)
     return monitor, seen
+
+
+def _has_failed(monitor: Monitor) -> bool:
+    return monitor.aggregator.failed or any(thread.failed for thread in monitor.threads)
 
 
 def _failed_check(monitor: Monitor, seen: list[list[str]]) -> str | None:

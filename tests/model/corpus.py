@@ -36,9 +36,9 @@ class Case:
 def family(seed: int, lies: int = LIES_PER_FAMILY) -> Iterator[Case]:
     is_proved = seed % PROVED_EVERY == 0
     if is_proved:
-        script, book = proved.proved_script(seed)
+        script, done, book = proved.proved_script(seed)
         yield Case(seed, f"seed {seed}, as proved", True, proved.LEAF_DEPTH, book, script)
-        script = split(script, book)
+        script = split(done, book)
     else:
         script, book = honest_script(seed)
     depth, every = (proved.LEAF_DEPTH, LOOK_EVERY_PROVED) if is_proved else (host.LEAF_DEPTH, 1)

@@ -40,6 +40,8 @@ class Provers:
         self.book = Book()
         self.monitor = Monitor(LEAF_DEPTH, self.book)
         self.script: list[Step] = []
+        self.done: list[Step] = []
+        """The script without what a thread did not come to because it had to wait: that is given to it again."""
         self.threads = self.random.choice([1, 2])
         self.keeps_log = self.random.random() < 0.5
         self.rows: dict[bytes, bytes] = {}
@@ -51,6 +53,7 @@ class Provers:
 
     def do(self, step: Step) -> list[str]:
         self.script.append(step)
+        self.done.append(step)
         return self.monitor.do(step)
 
     def start(self) -> None:
@@ -112,7 +115,9 @@ class Provers:
         [progress, outputs] = self.do(Process(thread, log))
         answers = outputs_before + (b"" if outputs == "none" else bytes.fromhex(outputs))
         if progress.startswith("waiting"):
-            self.waiting[thread] = log[int(progress.split()[-1]) :], answers
+            consumed = int(progress.split()[-1])
+            self.done[-1] = Process(thread, log[:consumed])
+            self.waiting[thread] = log[consumed:], answers
             return
         assert progress == "done", f"an honest prover is accused: {progress}"
         prover.absorb(answers)
@@ -203,7 +208,8 @@ class Provers:
             prover.release_checkpoint(self.monitor.held.epoch)
 
 
-def proved_script(seed: int) -> tuple[list[Step], Book]:
+def proved_script(seed: int) -> tuple[list[Step], list[Step], Book]:
+    """A script, the same without waits, and what the names in it stand for."""
     provers = Provers(seed)
     random = provers.random
     provers.start()
@@ -214,4 +220,4 @@ def proved_script(seed: int) -> tuple[list[Step], Book]:
     provers.start()
     provers.work(10)
     provers.cut(all_to_merkle=random.random() < 0.5)
-    return provers.script, provers.book
+    return provers.script, provers.done, provers.book

@@ -21,7 +21,7 @@ def test_model_and_verifier_agree(driver: Driver, seed: int, part: int) -> None:
             assert verdict.difference is None, (
                 f"make model SEED={case.seed} FAMILIES=1: {case.name}\n{verdict.difference}"
             )
-            assert not (case.is_honest and verdict.failed_check), f"{case.name} is accused: {verdict.failed_check}"
+            assert not (case.is_honest and verdict.has_failed), f"{case.name} is accused: {verdict.failed_check}"
             cases += 1
             failures += verdict.failed_check is not None
     assert failures > cases // 3, f"{failures} of {cases} cases fail a check: most lies should"
