@@ -5,6 +5,7 @@ must agree with its exit status. What it printed before is in `target/assure/NAM
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -36,6 +37,11 @@ class Outcome:
     figures: dict[str, str] = field(default_factory=dict)
 
 
+def _environment() -> dict[str, str]:
+    """Without make's own variables: a make that knows it was called by another says so in its last line."""
+    return {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+
+
 def summary(name: str, output: str, status: int) -> Outcome:
     """What the last line of a tool's output says. Raises BadSummaryError."""
     last = output.rstrip().rpartition("\n")[2]
@@ -54,7 +60,9 @@ def run(tool: dict[str, Any], mode: str) -> Outcome:
     log = LOGS / f"{tool['name']}.log"
     with log.open("wb") as file:
         command = ["sh", "-c", tool[mode]]
-        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, env=_environment(), stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False
+        )
     try:
         return summary(tool["name"], log.read_text(errors="replace"), done.returncode)
     except BadSummaryError as error:
