@@ -37,7 +37,6 @@ class Pending:
         self._store = store
         self._newest = [store.pending_epoch(table) for table in (0, 1)]
         """Of each table; 0 if it is empty."""
-        self._bytes = [len(store.pending_rows(table)) for table in (0, 1)]
         self._filled = int(self._newest[1] > self._newest[0])
         self._applied: int | None = None
         self._rows: list[Row] = []
@@ -50,7 +49,7 @@ class Pending:
     def has_room(self, count: int) -> bool:
         """Whether a checkpoint of so many bytes need not wait for older ones to be applied."""
         room = max(PENDING_BYTES_MIN, self._store.pages * _PAGE_BYTES // PENDING_DIVISOR)
-        return self.is_empty or sum(self._bytes) + count <= room
+        return self.is_empty or sum(map(self._store.pending_bytes, (0, 1))) + count <= room
 
     def append(self, epoch: int, packed: bytes, rows: Iterable[Row]) -> None:
         """Make a checkpoint durable: its packed rows are pending, the others are set."""
@@ -58,7 +57,6 @@ class Pending:
         self._store.append(self._filled, epoch, packed, rows)
         failpoints.hit("pending.after_append")
         self._newest[self._filled] = epoch
-        self._bytes[self._filled] += len(packed)
 
     def apply_some(self) -> int | None:
         """One transaction. Returns an epoch if the checkpoints up to it are thereby applied. Must not be empty."""
@@ -76,7 +74,7 @@ class Pending:
         if not is_last:
             return None
         epoch = self._newest[self._applied]
-        self._newest[self._applied] = self._bytes[self._applied] = 0
+        self._newest[self._applied] = 0
         self._applied = None
         return epoch
 

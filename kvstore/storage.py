@@ -86,6 +86,9 @@ class StoreWriter(Protocol):
     def pending_epoch(self, table: int) -> int:
         """The newest epoch in a pending table; 0 if it is empty."""
 
+    def pending_bytes(self, table: int) -> int:
+        """Bytes of packed rows in a pending table, rounded up to whole chunks."""
+
     def pending_rows(self, table: int) -> bytes:
         """All packed rows in a pending table, oldest first."""
 
@@ -271,6 +274,10 @@ class LmdbWriter:
     def pending_epoch(self, table: int) -> int:
         with self._pending(table) as chunks:
             return _CHUNK_KEY.unpack(chunks.key())[0] if chunks.last() else 0
+
+    def pending_bytes(self, table: int) -> int:
+        with _storage_errors(self._path), self._environment.begin() as transaction:
+            return int(transaction.stat(self._tables[table])["entries"]) * _CHUNK_BYTES
 
     def pending_rows(self, table: int) -> bytes:
         with self._pending(table) as chunks:
