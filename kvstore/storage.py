@@ -227,7 +227,11 @@ class LmdbWriter:
 
     def _open(self) -> None:
         self._environment = lmdb.open(
-            str(self._path), map_size=self._map_bytes, max_readers=_READERS_MAX, max_dbs=len(PENDING_TABLES)
+            str(self._path),
+            map_size=self._map_bytes,
+            create=False,
+            max_readers=_READERS_MAX,
+            max_dbs=len(PENDING_TABLES),
         )
         try:
             self._map_bytes = self._environment.info()["map_size"]  # the file may be larger already
@@ -240,12 +244,29 @@ class LmdbWriter:
             raise
         self._usable = True
 
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[lmdb.Environment]:
+        """The environment, opened anew after a failed write or sync. Nobody knows then which of the pages are on disk:
+        the kernel may have marked them clean and report no error a second time, so syncing again would prove nothing.
+        """
+        with _storage_errors(self._path):
+            if not self._usable:
+                self._environment.close()
+                self._open()
+            yield self._environment
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[lmdb.Transaction]:
+        with self._opened() as environment, environment.begin() as transaction:
+            yield transaction
+
     @property
     def pages(self) -> int:
-        return int(self._environment.info()["last_pgno"]) + 1
+        with self._opened() as environment:
+            return int(environment.info()["last_pgno"]) + 1
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        with _storage_errors(self._path), self._environment.begin() as transaction:
+        with self._reading() as transaction:
             return cast(list[bytes | None], [transaction.get(key) for key in keys])
 
     def write(self, rows: Iterable[Row], emptied: int | None = None) -> None:
@@ -276,7 +297,7 @@ class LmdbWriter:
             return _CHUNK_KEY.unpack(chunks.key())[0] if chunks.last() else 0
 
     def pending_bytes(self, table: int) -> int:
-        with _storage_errors(self._path), self._environment.begin() as transaction:
+        with self._reading() as transaction:
             return int(transaction.stat(self._tables[table])["entries"]) * _CHUNK_BYTES
 
     def pending_rows(self, table: int) -> bytes:
@@ -285,32 +306,22 @@ class LmdbWriter:
 
     @contextlib.contextmanager
     def _pending(self, table: int) -> Iterator[lmdb.Cursor]:
-        with (
-            _storage_errors(self._path),
-            self._environment.begin() as transaction,
-            transaction.cursor(self._tables[table]) as cursor,
-        ):
+        with self._reading() as transaction, transaction.cursor(self._tables[table]) as cursor:
             yield cursor
 
     def _commit(self, step: Callable[[lmdb.Transaction], None]) -> None:
         """Run the step in a synced transaction of its own; all of it again, if the map was too small."""
-        with _storage_errors(self._path):
-            if not self._usable:
-                # After a failed write or sync nobody knows which of the pages are on disk: the kernel may have marked
-                # them clean and report no error a second time, so syncing again would prove nothing. The environment
-                # is opened anew, and the whole transaction written again, from memory.
-                self._environment.close()
-                self._open()
+        with self._opened() as environment:
             self._usable = False
             while True:
                 try:
-                    with self._environment.begin(write=True) as transaction:
+                    with environment.begin(write=True) as transaction:
                         step(transaction)
                         failpoints.hit("checkpointer.before_commit")
                     failpoints.hit("checkpointer.after_commit")
                     break
                 except lmdb.MapFullError:
-                    self._environment.set_mapsize(2 * self._map_bytes)
+                    environment.set_mapsize(2 * self._map_bytes)
                     self._map_bytes *= 2
             self._usable = True
 

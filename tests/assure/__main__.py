@@ -22,6 +22,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 TOOLS: Final = ROOT / "tests" / "assure.toml"
 LOGS: Final = ROOT / "target" / "assure"
 
+LINES_OF_A_FAILURE: Final = 60
+"""The log of a machine that is gone by then cannot be read: what was printed can."""
+
 _SUMMARY: Final = re.compile(r"ASSURANCE ([a-z][a-z0-9-]*)((?: [a-z][a-z0-9_]*=[^\s=]+)*)")
 
 
@@ -97,7 +100,10 @@ def main() -> int:
         table.add_row(tool["name"], tool["what"], result, figures, f"{time.monotonic() - start:.0f}", end_section=True)
     console.print(table)
     for name in failed:
-        console.print(f"[red]{name} failed[/red]: see {LOGS / name}.log", highlight=False)
+        log = LOGS / f"{name}.log"
+        console.print(f"[red]{name} failed[/red]: see {log}, which ends with", highlight=False)
+        lines = log.read_text(errors="replace").splitlines()[-LINES_OF_A_FAILURE:]
+        console.print("\n".join(lines), markup=False, highlight=False)
     return 1 if failed else 0
 
 

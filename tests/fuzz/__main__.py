@@ -121,6 +121,7 @@ def fuzz(program: Path, seconds: int, seed: int) -> tuple[int, bool]:
     print("\n".join(line for line in printed.splitlines()[-60:] if not line.startswith("#")))
     for artifact in re.findall(r"Test unit written to (\S+)", printed):
         print(f"{name} FAILED; this repeats it: make fuzz TARGET={name} INPUT={artifact}")
+        print(f"the input: {Path(artifact).read_bytes().hex()}")
     print(f"{name} FAILED: see {BUILD / name}.log", flush=True)
     return inputs, False
 

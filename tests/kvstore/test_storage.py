@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -125,6 +126,35 @@ def test_a_store_whose_creation_was_cut_short_is_made_anew(tmp_path: Path) -> No
     assert writer.read([b"key"]) == [b"row"]
     assert not unfinished.exists()
     writer.close()
+
+
+def test_what_cannot_be_opened_again_after_a_failure_says_so_until_it_can(
+    tmp_path: Path, writer: LmdbWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise lmdb.Error("mdb_txn_commit: Input/output error")
+
+    writer.append(0, 1, b"packed", [(b"ra", b"old")])
+    monkeypatch.setattr("kvstore.failpoints.hit", fail)
+    with pytest.raises(StorageError, match="Input/output error"):
+        writer.write([(b"ra", b"new")])
+    monkeypatch.undo()
+    (tmp_path / "store").rename(tmp_path / "away")
+    asked: list[Callable[[], object]] = [
+        lambda: writer.pages,
+        lambda: writer.read([b"ra"]),
+        lambda: writer.write([(b"ra", b"new")]),
+        lambda: writer.pending_epoch(0),
+        lambda: writer.pending_bytes(0),
+        lambda: writer.pending_rows(0),
+    ]
+    for ask in 2 * asked:
+        with pytest.raises(StorageError, match="No such file"):
+            ask()
+    (tmp_path / "away").rename(tmp_path / "store")
+    assert writer.pages > 0
+    assert writer.read([b"ra"]) == [b"old"]
+    assert writer.pending_epoch(0) == 1
 
 
 @pytest.mark.parametrize("free_bytes", [0, 10 << 20])

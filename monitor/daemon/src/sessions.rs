@@ -84,6 +84,9 @@ impl EndedSessions {
         let mut sessions = BTreeMap::new();
         for _ in 0..count {
             let number = reader.u64()?;
+            if sessions.last_key_value().is_some_and(|(last, _)| number <= *last) {
+                return Err(Malformed);
+            }
             let incarnation = *reader.array()?;
             let former_key = Secret::new(*reader.array()?);
             let threads = reader.u16()?;
@@ -324,6 +327,24 @@ mod tests {
 
     fn proof() -> [u8; 16] {
         crypto().mac(&[7; 32], MacDomain::Former, &[b"hello"])
+    }
+
+    #[test]
+    fn each_session_has_its_one_place_in_the_encoding() {
+        let mut sessions = Sessions::new(BEFORE, EndedSessions::default());
+        sessions.open(live(BEFORE));
+        sessions.open(live(BEFORE));
+        let mut bytes = Vec::new();
+        sessions.to_ended().encode(&mut bytes);
+        let is_read = |bytes: &[u8]| EndedSessions::decode(&mut Reader::new(bytes)).is_ok();
+        assert!(is_read(&bytes));
+        let (first, second) = (20, 20 + (bytes.len() - 20) / 2); // where they begin
+        let numbers: [[u8; 8]; 2] = [first, second].map(|at| *bytes[at..].first_chunk().expect("a number"));
+        assert_eq!(numbers.map(u64::from_le_bytes), [1, 2]);
+        bytes[second..][..8].copy_from_slice(&numbers[0]);
+        assert!(!is_read(&bytes), "the same session twice");
+        bytes[first..][..8].copy_from_slice(&numbers[1]);
+        assert!(!is_read(&bytes), "sessions out of order");
     }
 
     #[test]
