@@ -37,6 +37,8 @@ class MemoryPlan:
     hot_records_max: int
     kept_value_bytes_max: int
     """Longer values of records that did not change are read again, not kept."""
+    warm_bytes_max: int
+    """Records that are kept although they could be read again."""
     dirty_bytes_soon: int
     """Changed rows that ask for a cut before its time."""
     dirty_bytes_max: int
@@ -56,7 +58,8 @@ def plan_memory(memory_bytes: int, workers: int) -> MemoryPlan:
     """Divide the memory; it is at least `memory_bytes_min`."""
     interpreters = (_PROCESSES_BESIDE_WORKERS + workers) * _INTERPRETER_BYTES
     share = (memory_bytes - interpreters) // workers
-    hot_bytes = share * 3 // 10
+    record_bytes = share * 35 // 100
+    hot_bytes = record_bytes * 6 // 10
     hot_records_max = min(_HOT_RECORDS_DEFAULT, hot_bytes // (2 * _HOT_RECORD_BYTES))
     # A changed row is in the worker, packed for the checkpointer, and there again, packed and as a list to be sorted.
     dirty_bytes_max = share * 4 // 10 // 4
@@ -64,8 +67,9 @@ def plan_memory(memory_bytes: int, workers: int) -> MemoryPlan:
         slots=max(_SLOTS_MIN, min(_SLOTS_DEFAULT, share // 20 // _SLOT_BYTES)),
         hot_records_max=hot_records_max,
         kept_value_bytes_max=min(_KEPT_VALUE_BYTES_DEFAULT, hot_bytes // hot_records_max - _HOT_RECORD_BYTES),
+        warm_bytes_max=record_bytes - hot_bytes,
         dirty_bytes_soon=dirty_bytes_max // 4,
         dirty_bytes_max=dirty_bytes_max,
-        queued_bytes_max=share // 8,
-        read_bytes_max=share // 8,
+        queued_bytes_max=share // 10,
+        read_bytes_max=share // 10,
     )

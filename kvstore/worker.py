@@ -143,6 +143,7 @@ class Worker:
                 slots=serve.memory.slots,
                 hot_records_max=serve.memory.hot_records_max,
                 kept_value_bytes_max=serve.memory.kept_value_bytes_max,
+                warm_bytes_max=serve.memory.warm_bytes_max,
                 read_bytes_max=serve.memory.read_bytes_max,
                 key_bytes_max=serve.key_bytes_max,
                 value_bytes_max=serve.value_bytes_max,

@@ -16,7 +16,7 @@ def test_the_parts_fit_into_the_whole(workers: int) -> None:
         plan = plan_memory(memory_bytes, workers)
         hot = plan.hot_records_max * (384 + plan.kept_value_bytes_max)
         dirty = 4 * plan.dirty_bytes_max
-        parts = hot + dirty + plan.slots * 256 + plan.queued_bytes_max + plan.read_bytes_max
+        parts = hot + plan.warm_bytes_max + dirty + plan.slots * 256 + plan.queued_bytes_max + plan.read_bytes_max
         assert workers * parts < memory_bytes
         assert min(plan.hot_records_max, plan.dirty_bytes_soon, plan.kept_value_bytes_max) > 0
 
@@ -26,6 +26,7 @@ def test_more_memory_is_never_less_of_anything() -> None:
     for less, more in itertools.pairwise(plans):
         assert more.slots >= less.slots
         assert more.hot_records_max >= less.hot_records_max
+        assert more.warm_bytes_max > less.warm_bytes_max
         assert more.dirty_bytes_max > less.dirty_bytes_max
 
 

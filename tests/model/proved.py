@@ -71,6 +71,7 @@ class Provers:
                 slots=SLOTS,
                 hot_records_max=HOT_RECORDS_MAX,
                 kept_value_bytes_max=BYTES_MAX,
+                warm_bytes_max=BYTES_MAX,
                 read_bytes_max=BYTES_MAX,
                 key_bytes_max=BYTES_MAX,
                 value_bytes_max=BYTES_MAX,

@@ -25,6 +25,7 @@ use zetakv_verifier::{Progress, SessionKeys, StandardCrypto, ThreadConfig, Verif
 const RECORDS: u64 = 200_000;
 const SLOTS: u32 = 32_768;
 const HOT_RECORDS_MAX: usize = 65_536;
+const WARM_BYTES_MAX: usize = 256 << 20;
 const VALUE_BYTES: usize = 100;
 const OPERATIONS: u16 = 100;
 const REQUESTS_AT_ONCE: usize = 20;
@@ -74,6 +75,7 @@ impl Bench {
             slots: SLOTS,
             hot_records_max: HOT_RECORDS_MAX,
             kept_value_bytes_max: 1024,
+            warm_bytes_max: WARM_BYTES_MAX,
             read_bytes_max: 256 << 20,
             log_incarnation: None,
         });

@@ -146,6 +146,7 @@ impl Drain {
         let goes_cold = core::mem::take(&mut mirror.records.get_mut(id).goes_cold);
         match added_by {
             AddedBy::Blum if goes_cold => {
+                mirror.records.get_mut(id).uses = 0;
                 let mut path = core::mem::take(&mut self.path);
                 mirror.walk(key, &mut path)?;
                 let parent = mirror.bring_path(&path, &mut self.stack)?;
@@ -187,8 +188,8 @@ fn missing(mirror: &Mirror, id: RecordId, reached: &mut Option<RecordId>) -> Res
 
 /// All records that are cached or in Blum, descendants before their ancestors, from left to right.
 fn in_post_order(records: &Records) -> Vec<RecordId> {
-    let known = records.iter().filter(|(_, record)| record.place != Place::Merkle);
-    let mut sorted: Vec<(u64, RecordId)> = known.map(|(id, record)| (first_bits(&record.key), id)).collect();
+    let known = records.known().iter();
+    let mut sorted: Vec<(u64, RecordId)> = known.map(|id| (first_bits(&records.get(*id).key), *id)).collect();
     sorted.sort_unstable_by(|(bits_a, a), (bits_b, b)| {
         bits_a
             .cmp(bits_b)
@@ -204,7 +205,7 @@ fn first_bits(key: &Key) -> u64 {
     u64::from_be_bytes(bytes) | u64::MAX.checked_shr(u32::from(key.depth())).unwrap_or(0)
 }
 
-/// Mark the records that go to Merkle: internal nodes that are not hot, what was not used lately, and the oldest of what is too much.
+/// Mark the records that go to Merkle: what is cached and not hot, what was not used lately, and the oldest of what is too much.
 fn choose_cold(mirror: &mut Mirror, worklist: &[RecordId], all_to_merkle: bool) {
     let closing_epoch = mirror.clock.epoch - 1; // next_epoch has raised it
     let mut by_age = [0_usize; HOT_EPOCHS];
@@ -215,7 +216,7 @@ fn choose_cold(mirror: &mut Mirror, worklist: &[RecordId], all_to_merkle: bool) 
             continue;
         }
         let age = age_of(mirror, *id, closing_epoch);
-        let is_cold = all_to_merkle || age >= HOT_EPOCHS || is_passing_node(mirror, *id);
+        let is_cold = all_to_merkle || age >= HOT_EPOCHS || is_passing(mirror, *id);
         mirror.records.get_mut(*id).goes_cold = is_cold;
         if !is_cold {
             by_age[age] += 1;
@@ -246,8 +247,8 @@ fn age_of(mirror: &Mirror, id: RecordId, epoch: u32) -> usize {
     epoch.saturating_sub(mirror.records.get(id).last_used) as usize
 }
 
-/// Whether a record is cached only because it is on the way to others.
-fn is_passing_node(mirror: &Mirror, id: RecordId) -> bool {
+/// Whether a record is cached, and not worth being found in Blum.
+fn is_passing(mirror: &Mirror, id: RecordId) -> bool {
     let Place::Cached(slot) = mirror.records.get(id).place else {
         return false;
     };

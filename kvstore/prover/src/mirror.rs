@@ -19,6 +19,10 @@ use crate::hash::merkle_hash;
 use crate::records::{Content, Place, RecordId, Records, STORED};
 use crate::rows::SHORT_KEY_BITS;
 
+/// Operations after which a leaf that did not change is worth being found in Blum: its way there changes all nodes above it, and so does its
+/// way back. Of most leaves that are read once, it is long before they are read again.
+const HOT_LEAF_USES: u8 = 2;
+
 /// Passages after which an internal node is worth being found in Blum, instead of being proved from above each time.
 const HOT_NODE_PASSAGES: u8 = 8;
 
@@ -57,10 +61,10 @@ pub struct Mirror {
 
 impl Mirror {
     /// A thread at the start of an epoch, with nothing in memory.
-    pub fn new(thread: ThreadId, epoch: u32, slots: u32, hot_records_max: usize, kept_value_bytes_max: usize) -> Self {
+    pub fn new(thread: ThreadId, epoch: u32, slots: u32, hot_records_max: usize, records: Records) -> Self {
         Self {
             thread,
-            records: Records::new(kept_value_bytes_max),
+            records,
             cache: Cache::new(slots),
             clock: Timestamp::new(epoch, 1),
             is_closing: false,
@@ -134,9 +138,10 @@ impl Mirror {
 
     /// Whether a record that was added by Merkle should be evicted to Blum, if there is room for it in memory.
     pub fn is_hot(&self, occupant: &Occupant) -> bool {
-        match self.records.get(occupant.record).content {
-            Content::Leaf(_) => true,
-            _ => occupant.passages >= HOT_NODE_PASSAGES && self.records.get(occupant.record).records_below == STORED,
+        let record = self.records.get(occupant.record);
+        match record.content {
+            Content::Leaf(_) => !record.hash_is_current || record.uses >= HOT_LEAF_USES,
+            _ => occupant.passages >= HOT_NODE_PASSAGES && record.records_below == STORED,
         }
     }
 
@@ -438,6 +443,8 @@ impl Mirror {
         let occupant = self.cache.get_mut(slot).ok_or(LINK_BROKEN)?;
         occupant.referenced = true;
         let id = occupant.record;
+        let record = self.records.get_mut(id);
+        record.uses = (record.uses + 1).min(HOT_LEAF_USES);
         self.touch(id);
         Ok(())
     }

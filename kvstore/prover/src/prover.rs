@@ -18,7 +18,7 @@ use crate::genesis;
 use crate::mirror::{Counters, Mirror};
 use crate::partitions;
 use crate::reading::{Reads, Wanted, records_at_once};
-use crate::records::{Content, Place};
+use crate::records::{Content, Place, Records};
 use crate::rounds::{ClientFrame, Rounds};
 use crate::rows;
 use crate::suspects::Suspect;
@@ -53,6 +53,8 @@ pub struct Config {
     pub hot_records_max: usize,
     /// Longer values of records that did not change are not kept in memory.
     pub kept_value_bytes_max: usize,
+    /// Bytes of records that stay in memory although they could be read again.
+    pub warm_bytes_max: usize,
     /// Bytes of rows that one batch reads, after which it ends.
     pub read_bytes_max: usize,
     /// With a write-ahead log: the incarnation that starts.
@@ -139,7 +141,7 @@ impl Prover {
             config.epoch,
             config.slots,
             config.hot_records_max,
-            config.kept_value_bytes_max,
+            Records::new(config.kept_value_bytes_max, config.warm_bytes_max),
         );
         if config.fresh && rules.thread != genesis::ROOT_THREAD {
             genesis::find_partitions(&mut mirror, rules.threads);

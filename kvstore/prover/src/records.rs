@@ -1,10 +1,11 @@
-//! The records that are in memory: everything in Blum or cached, what has changed since the store knows it, and what was read for the
-//! work in hand.
+//! The records that are in memory: everything in Blum or cached, what has changed since the store knows it, what was read for the work in
+//! hand; and, as far as there is room, what was needed lately (it is *warm*).
 //!
 //! Invariants: a record of this thread that is not in this table is in Merkle, and its row in the store is current; the same holds for a
 //! record here whose content is not loaded, except that it may be in Blum. A record is named by a small number, its id, which is valid
 //! until the record is forgotten; that happens only in [`Records::sweep`] and [`Records::forget`].
 
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -105,6 +106,8 @@ pub struct Record {
     pub place: Place,
     /// The epoch in which it was last needed.
     pub last_used: u32,
+    /// Operations that ran on it, up to two, since it came into memory or was last taken out of Blum.
+    pub uses: u8,
     /// The hash in its parent's side is that of its present content.
     pub hash_is_current: bool,
     /// Its content is not what the store has, or will have when the frozen rows are in it.
@@ -121,6 +124,12 @@ pub struct Record {
     pub has_hot_row: bool,
     /// It is in the list of records to look at in the next sweep.
     awaits_sweep: bool,
+    /// It is in the queue of warm records.
+    is_warm: bool,
+    /// It was needed again since it came into that queue, or was last looked at there.
+    is_warm_again: bool,
+    /// Its place in the list of records that are in Blum or cached, if it is.
+    known_at: u32,
     /// The drain in progress takes it out of Blum.
     pub goes_cold: bool,
 }
@@ -135,11 +144,17 @@ impl Record {
         }
     }
 
+    /// Whether the store may not have it as it is.
+    const fn is_held(&self) -> bool {
+        self.is_listed || self.frozen_in != 0
+    }
+
     fn bytes_in_memory(&self) -> usize {
         RECORD_OVERHEAD_BYTES
             + match &self.content {
                 Content::Leaf(leaf) => leaf.bytes_in_memory(),
-                Content::Node(_) | Content::NotLoaded => 0,
+                Content::Node(_) => size_of::<Node>(),
+                Content::NotLoaded => 0,
             }
     }
 }
@@ -152,10 +167,16 @@ pub struct Records {
     table: HashTable<RecordId>,
     /// Seeded at random: clients choose keys, and could else find many that meet in one place of the table.
     hasher: DefaultHashBuilder,
-    /// Number of internal nodes that are in Blum or cached, by depth: where it is worth looking for one.
+    /// What is in Blum or cached, in no order.
+    known: Vec<RecordId>,
+    /// Number of internal nodes among these, by depth: where it is worth looking for one.
     known_nodes: [u32; LEAF_DEPTH as usize],
     listed: Vec<RecordId>,
     awaiting_sweep: Vec<RecordId>,
+    /// Warm records, those that came first in front, and the bytes that each was counted for.
+    warm: VecDeque<(RecordId, usize)>,
+    warm_bytes: usize,
+    warm_bytes_max: usize,
     changed_bytes: usize,
     /// Values of clean records that are longer are not kept in memory: a get reads them again.
     kept_value_bytes_max: usize,
@@ -175,15 +196,19 @@ fn table_hash(hasher: &DefaultHashBuilder, key: &Key) -> u64 {
 
 impl Records {
     /// An empty table.
-    pub fn new(kept_value_bytes_max: usize) -> Self {
+    pub fn new(kept_value_bytes_max: usize, warm_bytes_max: usize) -> Self {
         Self {
             arena: Vec::new(),
             free: Vec::new(),
             table: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
+            known: Vec::new(),
             known_nodes: [0; LEAF_DEPTH as usize],
             listed: Vec::new(),
             awaiting_sweep: Vec::new(),
+            warm: VecDeque::new(),
+            warm_bytes: 0,
+            warm_bytes_max,
             changed_bytes: 0,
             kept_value_bytes_max,
         }
@@ -207,9 +232,9 @@ impl Records {
         &mut self.arena[id as usize]
     }
 
-    /// All records in memory.
-    pub fn iter(&self) -> impl Iterator<Item = (RecordId, &Record)> {
-        (0..).zip(&self.arena).filter(|(_, record)| !record.key.is_root())
+    /// What is in Blum or cached, in no order.
+    pub fn known(&self) -> &[RecordId] {
+        &self.known
     }
 
     /// The sides of an internal node.
@@ -227,6 +252,7 @@ impl Records {
             content,
             place: Place::Merkle,
             last_used: 0,
+            uses: 0,
             hash_is_current: false,
             is_changed: false,
             is_listed: false,
@@ -235,6 +261,9 @@ impl Records {
             has_long_key: false,
             has_hot_row: false,
             awaits_sweep: false,
+            is_warm: false,
+            is_warm_again: false,
+            known_at: 0,
             goes_cold: false,
         };
         let id = match self.free.pop() {
@@ -271,11 +300,28 @@ impl Records {
         let was_known = record.place != Place::Merkle;
         record.place = place;
         let is_known = place != Place::Merkle;
-        if let Some(known) = self.known_nodes.get_mut(usize::from(record.key.depth())) {
-            *known = *known + u32::from(is_known) - u32::from(was_known);
+        if is_known != was_known {
+            self.is_known_changed(id, is_known);
         }
         if !is_known {
             self.sweep_later(id);
+        }
+    }
+
+    fn is_known_changed(&mut self, id: RecordId, is_known: bool) {
+        let record = &mut self.arena[id as usize];
+        if let Some(known) = self.known_nodes.get_mut(usize::from(record.key.depth())) {
+            *known = if is_known { *known + 1 } else { *known - 1 };
+        }
+        if is_known {
+            record.known_at = self.known.len() as u32; // ids are counted in u32
+            self.known.push(id);
+            return;
+        }
+        let at = record.known_at;
+        self.known.swap_remove(at as usize);
+        if let Some(moved) = self.known.get(at as usize) {
+            self.arena[*moved as usize].known_at = at;
         }
     }
 
@@ -360,18 +406,51 @@ impl Records {
         }
     }
 
-    /// Drop what need not be in memory: clean records in Merkle, and long values of clean records. No work may be planned.
+    /// Drop what need not be in memory: clean records in Merkle, but for those that are warm; and long values of clean records. No work may
+    /// be planned.
     pub fn sweep(&mut self) {
         for id in core::mem::take(&mut self.awaiting_sweep) {
             let record = &mut self.arena[id as usize];
             record.awaits_sweep = false;
-            if record.is_listed || record.frozen_in != 0 {
+            if record.is_held() {
                 continue;
             }
-            if record.place == Place::Merkle {
-                self.remove(id);
-            } else if let Content::Leaf(leaf) = &mut record.content {
+            if let Content::Leaf(leaf) = &mut record.content {
                 leaf.bytes.take_if(|bytes| bytes.len() > self.kept_value_bytes_max);
+            }
+            if record.place == Place::Merkle {
+                self.keep_warm(id);
+            }
+        }
+        self.drop_oldest_warm();
+    }
+
+    fn keep_warm(&mut self, id: RecordId) {
+        let record = &mut self.arena[id as usize];
+        record.is_warm_again = record.is_warm;
+        if !record.is_warm {
+            record.is_warm = true;
+            let bytes = record.bytes_in_memory();
+            self.warm_bytes += bytes;
+            self.warm.push_back((id, bytes));
+        }
+    }
+
+    /// Those that were needed again have a second chance.
+    fn drop_oldest_warm(&mut self) {
+        while self.warm_bytes > self.warm_bytes_max {
+            let Some((id, bytes)) = self.warm.pop_front() else {
+                return;
+            };
+            self.warm_bytes -= bytes;
+            let record = &mut self.arena[id as usize];
+            record.is_warm = false;
+            if record.place != Place::Merkle || record.is_held() {
+                // it waits for a sweep when it is neither any more
+            } else if core::mem::take(&mut record.is_warm_again) {
+                self.keep_warm(id);
+            } else {
+                self.remove(id);
             }
         }
     }
@@ -382,6 +461,9 @@ impl Records {
         self.changed_bytes -= self.changed_bytes_of(id);
         self.listed.retain(|listed| *listed != id);
         self.awaiting_sweep.retain(|waiting| *waiting != id);
+        if let Some(at) = self.warm.iter().position(|(warm, _)| *warm == id) {
+            self.warm_bytes -= self.warm.remove(at).map_or(0, |(_, bytes)| bytes);
+        }
         self.remove(id);
     }
 
@@ -447,7 +529,7 @@ mod tests {
 
     #[test]
     fn nobody_can_tell_which_keys_meet_in_the_table() {
-        let (one, other) = (Records::new(0), Records::new(0));
+        let (one, other) = (Records::new(0, 0), Records::new(0, 0));
         let key = Key::leaf([7; 32]);
         assert_ne!(table_hash(&one.hasher, &key), table_hash(&other.hasher, &key));
     }

@@ -30,6 +30,7 @@ KEY_BYTES_MAX: Final = 100
 VALUE_BYTES_MAX: Final = 10_000
 KEPT_VALUE_BYTES_MAX: Final = 60
 """So that some values are read again."""
+WARM_BYTES_MAX: Final = 20_000
 READ_BYTES_MAX: Final = 100_000
 ROUNDS_MAX: Final = 100
 """For what has been submitted at once; an honest host needs a few."""
@@ -169,6 +170,7 @@ class Host:
                 slots=SLOTS,
                 hot_records_max=self._hot_records,
                 kept_value_bytes_max=KEPT_VALUE_BYTES_MAX,
+                warm_bytes_max=WARM_BYTES_MAX,
                 read_bytes_max=READ_BYTES_MAX,
                 key_bytes_max=KEY_BYTES_MAX,
                 value_bytes_max=VALUE_BYTES_MAX,

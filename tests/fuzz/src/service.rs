@@ -69,6 +69,7 @@ pub fn prover(log_incarnation: Option<[u8; 16]>) -> Prover {
         slots: SLOTS,
         hot_records_max: 8,
         kept_value_bytes_max: 64 * 1024,
+        warm_bytes_max: 16 * 1024,
         read_bytes_max: 16 * 1024,
         log_incarnation,
     };

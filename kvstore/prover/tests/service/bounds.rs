@@ -38,6 +38,7 @@ fn many_small_requests_for_one_long_value_are_not_answered_all_at_once() {
 fn rows_read_for_hot_values(value_bytes: usize, kept_value_bytes_max: usize) -> usize {
     let limits = Limits {
         kept_value_bytes_max,
+        warm_bytes_max: 0,
         read_bytes_max: MIB,
     };
     let mut world = World::with_limits(502, IDLE, limits);
@@ -66,6 +67,7 @@ fn a_batch_ends_when_it_has_read_what_it_may() {
     let read_at_once_max = |read_bytes_max| {
         let limits = Limits {
             kept_value_bytes_max: 0,
+            warm_bytes_max: 0,
             read_bytes_max,
         };
         let mut world = World::with_limits(503, IDLE, limits);

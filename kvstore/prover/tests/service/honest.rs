@@ -123,6 +123,7 @@ fn a_roomy_cache_keeps_everything() {
 fn a_cut_that_comes_before_the_certificate_is_postponed() {
     let roomy = Limits {
         kept_value_bytes_max: 1024,
+        warm_bytes_max: 4 << 20,
         read_bytes_max: 256 << 20,
     };
     let mut world = World::with_limits(400, TINY, roomy);

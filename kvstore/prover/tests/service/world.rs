@@ -45,6 +45,7 @@ pub struct Shape {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub kept_value_bytes_max: usize,
+    pub warm_bytes_max: usize,
     pub read_bytes_max: usize,
 }
 
@@ -52,6 +53,7 @@ impl Limits {
     fn any(rng: &mut Rng) -> Self {
         Self {
             kept_value_bytes_max: [0, 50, 1024][rng.usize(0..3)],
+            warm_bytes_max: [0, 20_000, 4 << 20][rng.usize(0..3)],
             read_bytes_max: [1, 4096, 256 << 20][rng.usize(0..3)],
         }
     }
@@ -241,6 +243,7 @@ impl World {
             slots: shape.slots,
             hot_records_max: shape.hot_records_max,
             kept_value_bytes_max: self.limits.kept_value_bytes_max,
+            warm_bytes_max: self.limits.warm_bytes_max,
             read_bytes_max: self.limits.read_bytes_max,
             log_incarnation: self.journal.as_ref().map(Journal::incarnation),
         };
