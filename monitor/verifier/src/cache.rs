@@ -1,8 +1,8 @@
 //! The verified cache of one thread: the records in private memory, and how they come and go by Merkle.
 //!
 //! A record that was added by Merkle is *linked*: its parent knows its slot, and it knows its parent's. Invariants: a link always joins two
-//! cached records, of which the lower is the nearest record below the upper on that side; a linked record cannot lose its parent.
-//! Timestamps and multisets are not its business.
+//! cached records, of which the lower is the nearest record below the upper on that side; a linked record cannot lose its parent; where its
+//! *hash is current*, the parent has the hash of its present value. Timestamps and multisets are not its business.
 
 #[cfg(test)]
 #[path = "tests/frozen/cache.rs"]
@@ -33,12 +33,37 @@ pub(crate) struct Record {
     pub parent: Option<Slot>,
     /// The slots of the children that are linked to it.
     linked: [Option<Slot>; 2],
+    /// It was added by its hash, and its value has not changed since. So it need not be hashed again: for most nodes on the way to a leaf
+    /// that is only read, that is half the work.
+    hash_is_current: bool,
+}
+
+impl Record {
+    /// Change its value.
+    pub fn set_value(&mut self, value: Value) {
+        self.hash_is_current &= self.value == value;
+        self.value = value;
+    }
 }
 
 /// What a parent in the cache knows of the records below it in the direction of a key.
 pub(crate) struct Above<'a> {
-    pub side: &'a mut Option<Child>,
+    side: &'a mut Option<Child>,
     linked: &'a mut Option<Slot>,
+    /// The parent's.
+    hash_is_current: &'a mut bool,
+}
+
+impl Above<'_> {
+    /// The child that the parent's value names.
+    pub const fn side(&self) -> Option<&Child> {
+        self.side.as_ref()
+    }
+
+    fn set_side(&mut self, child: Child) {
+        *self.hash_is_current &= *self.side == Some(child);
+        *self.side = Some(child);
+    }
 }
 
 pub(crate) struct Cache<const LEAF_DEPTH: u16> {
@@ -106,6 +131,7 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
         Ok(Above {
             side: &mut node.sides[direction as usize],
             linked: &mut record.linked[direction as usize],
+            hash_is_current: &mut record.hash_is_current,
         })
     }
 
@@ -127,6 +153,7 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
             value,
             parent,
             linked: [None; 2],
+            hash_is_current: false,
         });
         self.occupied += 1;
     }
@@ -147,35 +174,38 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
         value: Value,
     ) -> Result<(), Fault> {
         self.check_addable(slot, &key, &value)?;
-        let Above { side, linked } = self.above(parent, &key)?;
+        let mut above = self.above(parent, &key)?;
         let new_side = Child {
             key,
             hash: Some(NO_HASH),
         };
-        match *side {
+        let mut hash_is_current = false;
+        match above.side().copied() {
             None => {
                 check!(first_value_initial: value.is_initial(), else ValueNotInitial(key));
-                *side = Some(new_side);
+                above.set_side(new_side);
             }
             Some(child) if child.key == key => {
                 let Some(hash) = child.hash else {
                     return Err(Fault::new(ViolationCode::SideInBlum, key));
                 };
-                check!(again_not_cached: linked.is_none(), else AlreadyCached(key));
+                check!(again_not_cached: above.linked.is_none(), else AlreadyCached(key));
                 check!(again_hash: crypto.hash(&value) == hash, else HashMismatch(key));
+                hash_is_current = true;
             }
             Some(child) => {
                 let Some(direction) = key.direction_to(&child.key) else {
                     return Err(Fault::new(ViolationCode::SideNotDescendant, key));
                 };
                 check!(split_value_initial: value.is_initial(), else ValueNotInitial(key));
-                *side = Some(new_side);
-                let below = linked.replace(slot);
+                above.set_side(new_side);
+                let below = above.linked.replace(slot);
                 return self.split(slot, parent, key, direction, child, below);
             }
         }
-        *linked = Some(slot);
+        *above.linked = Some(slot);
         self.insert(slot, key, value, Some(parent));
+        self.get_mut(slot, &key)?.hash_is_current = hash_is_current;
         Ok(())
     }
 
@@ -223,11 +253,13 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
     /// Evict a record, and write its hash into its parent.
     pub fn evict_merkle<C: Crypto>(&mut self, crypto: &C, slot: Slot, parent: Slot) -> Result<(), Fault> {
         let record = self.evictable(slot)?;
-        let above = self.check_above(slot, &record, parent)?;
-        *above.side = Some(Child {
-            key: record.key,
-            hash: Some(crypto.hash(&record.value)),
-        });
+        let mut above = self.check_above(slot, &record, parent)?;
+        if !record.hash_is_current {
+            above.set_side(Child {
+                key: record.key,
+                hash: Some(crypto.hash(&record.value)),
+            });
+        }
         *above.linked = None;
         self.remove(slot);
         Ok(())
@@ -235,9 +267,9 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
 
     /// Note in its parent that a linked record is now in Blum, and empty its slot.
     pub fn evict_to_blum(&mut self, slot: Slot, record: &Record, parent: Slot) -> Result<(), Fault> {
-        let above = self.check_above(slot, record, parent)?;
-        if let Some(child) = above.side {
-            child.hash = None;
+        let mut above = self.check_above(slot, record, parent)?;
+        if let Some(child) = above.side().copied() {
+            above.set_side(Child { hash: None, ..child });
         }
         *above.linked = None;
         self.remove(slot);

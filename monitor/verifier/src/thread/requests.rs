@@ -175,7 +175,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
         let result = execute::<M>(&operation, role, &mut values[..slots.len()]);
         if result.succeeded() {
             for (slot, value) in slots.iter().zip(values) {
-                self.cache.get_mut(*slot, &Key::ROOT)?.value = Value::Leaf(value);
+                self.cache.get_mut(*slot, &Key::ROOT)?.set_value(Value::Leaf(value));
             }
         }
         result.encode(&mut self.receipt);
@@ -192,7 +192,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
             return Err(Fault::new(ViolationCode::NotAbsent, Key::ROOT));
         };
         let leaf = leaf::<DEPTH>(hash);
-        let side = *self.cache.above(parent, &leaf)?.side;
+        let side = self.cache.above(parent, &leaf)?.side().copied();
         let may_be_there = |key: &Key| *key == leaf || key.is_proper_ancestor_of(&leaf);
         let absent = side.is_none_or(|child| !may_be_there(&child.key));
         check!(run_absent_proved: absent, else NotAbsent(leaf));

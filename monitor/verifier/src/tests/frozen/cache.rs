@@ -6,13 +6,24 @@ use crate::key::Key;
 use crate::value::Value;
 
 impl Record {
-    pub fn frozen(key: Key, value: Value, parent: Option<Slot>, linked: [Option<Slot>; 2]) -> Self {
+    pub fn frozen(
+        key: Key,
+        value: Value,
+        parent: Option<Slot>,
+        linked: [Option<Slot>; 2],
+        hash_is_current: bool,
+    ) -> Self {
         Self {
             key,
             value,
             parent,
             linked,
+            hash_is_current,
         }
+    }
+
+    pub fn hash_is_current(&self) -> bool {
+        self.hash_is_current
     }
 
     pub fn linked(&self) -> &[Option<Slot>; 2] {

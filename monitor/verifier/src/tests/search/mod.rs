@@ -39,10 +39,10 @@ const TO_THE_END: Limits = Limits {
 
 /// Configurations with all their states, and how far the longest shortest path goes.
 const EXHAUSTED: &[(Configuration, usize, usize)] = &[
-    (Configuration::new(1, &["000"], 2, 1, true), 743, 17),
-    (Configuration::new(1, &["00", "000"], 3, 2, false), 2_025, 18),
-    (Configuration::new(2, &["000"], 2, 2, false), 4_412, 18),
-    (Configuration::new(2, &["000"], 2, 1, true), 11_313, 24),
+    (Configuration::new(1, &["000"], 2, 1, true), 877, 18),
+    (Configuration::new(1, &["00", "000"], 3, 2, false), 2_389, 20),
+    (Configuration::new(2, &["000"], 2, 2, false), 4_812, 19),
+    (Configuration::new(2, &["000"], 2, 1, true), 12_867, 25),
 ];
 
 #[test]

@@ -216,6 +216,7 @@ fn sort_slots(records: &mut Slots) -> [u8; SLOTS] {
                 record.value,
                 moved(record.parent),
                 record.linked().map(moved),
+                record.hash_is_current(),
             )
         })
     });
@@ -251,7 +252,7 @@ fn encode_thread(thread: &Thread, out: &mut Vec<u8>) {
         out.push(key_number(&record.key));
         let links = record.linked().map(encode_slot);
         out.push(encode_slot(record.parent) | links[0] << 4);
-        out.push(links[1]);
+        out.push(links[1] | u8::from(record.hash_is_current()) << 7);
         write_value(&record.value, out);
     }
 }
@@ -266,12 +267,13 @@ fn decode_thread(bytes: &mut &[u8]) -> Thread {
     for record in records.iter_mut().skip(first).take(usize::from(counts >> 5)) {
         let key = key_of(next(bytes));
         let links = [next(bytes), next(bytes)];
-        let linked = [decode_slot(links[0] >> 4), decode_slot(links[1])];
+        let linked = [decode_slot(links[0] >> 4), decode_slot(links[1] & 127)];
         *record = Some(Record::frozen(
             key,
             read_value(bytes),
             decode_slot(links[0] & 15),
             linked,
+            links[1] >> 7 == 1,
         ));
     }
     Thread {
