@@ -25,8 +25,10 @@ _SLOTS_DEFAULT: Final = 32_768
 _HOT_RECORD_BYTES: Final = 384
 """Of a record in Blum, without its value."""
 _KEPT_VALUE_BYTES_DEFAULT: Final = 1_024
-_HOT_RECORDS_DEFAULT: Final = 262_144
-"""More make drains, and so epochs, longer."""
+_KEPT_VALUE_BYTES_MIN: Final = 256
+"""That there is always room for: most values are shorter."""
+_HOT_RECORDS_DEFAULT: Final = 1 << 20
+"""More make drains, and so epochs, too long."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def plan_memory(memory_bytes: int, workers: int) -> MemoryPlan:
     share = (memory_bytes - interpreters) // workers
     record_bytes = share * 35 // 100
     hot_bytes = record_bytes * 6 // 10
-    hot_records_max = min(_HOT_RECORDS_DEFAULT, hot_bytes // (2 * _HOT_RECORD_BYTES))
+    hot_records_max = min(_HOT_RECORDS_DEFAULT, hot_bytes // (_HOT_RECORD_BYTES + _KEPT_VALUE_BYTES_MIN))
     # A changed row is in the worker, packed for the checkpointer, and there again, packed and as a list to be sorted.
     dirty_bytes_max = share * 4 // 10 // 4
     return MemoryPlan(

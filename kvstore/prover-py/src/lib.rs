@@ -16,6 +16,10 @@ mod audit;
 mod plain;
 mod prover;
 
+/// Keys and values of requests come and go by the million.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 create_exception!(kvstore._prover, FrameError, PyValueError);
 create_exception!(kvstore._prover, ProverError, PyRuntimeError);
 

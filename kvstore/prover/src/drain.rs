@@ -16,8 +16,9 @@ use crate::reading::Wanted;
 use crate::records::{Content, Place, RecordId, Records};
 use crate::walk::End;
 
-/// Epochs after which a record that was not needed leaves Blum: each record in Blum costs work in every epoch.
-pub const HOT_EPOCHS: usize = 16;
+/// Epochs after which a record that was not needed leaves Blum. In Blum it costs work in every epoch; to leave and to come back costs about
+/// fifty times as much (docs/performance.md).
+pub const HOT_EPOCHS: usize = 64;
 
 /// Bytes of one log of a drain, so that the verifier checks while the prover writes.
 const LOG_BYTES: usize = 1 << 20;
@@ -148,7 +149,7 @@ impl Drain {
             AddedBy::Blum if goes_cold => {
                 mirror.records.get_mut(id).uses = 0;
                 let mut path = core::mem::take(&mut self.path);
-                mirror.walk(key, &mut path)?;
+                mirror.walk(key, Some(id), &mut path)?;
                 let parent = mirror.bring_path(&path, &mut self.stack)?;
                 self.path = path;
                 mirror.evict_merkle(slot, parent)

@@ -27,15 +27,16 @@ enum Found {
 impl Mirror {
     /// Write the entries that run an operation; returns the bytes of the value in its result, if that holds a digest.
     ///
-    /// `after_ts`: where it is the first of its request.
+    /// `after_ts`: where it is the first of its request. `found`: where its record was when it was planned.
     pub fn run_operation(
         &mut self,
-        operation: &ClientOperation,
+        operation: ClientOperation<'_>,
         role: Role,
         after_ts: Option<Timestamp>,
+        found: Option<RecordId>,
         path: &mut Vec<RecordId>,
     ) -> Result<Option<ResultBytes>, Error> {
-        match self.bring_leaf(operation, role, path)? {
+        match self.bring_leaf(operation, role, found, path)? {
             Found::Absent(parent) => self.run_absent(parent, after_ts).map(|()| None),
             Found::Cached(slot, id) => {
                 self.run(slot, after_ts)?;
@@ -45,7 +46,7 @@ impl Mirror {
                 let outcome = apply(operation, role, leaf)?;
                 if let Some((commitment, bytes)) = outcome.written {
                     self.records
-                        .write_leaf(id, commitment, bytes, &operation.application_key);
+                        .write_leaf(id, commitment, bytes, operation.application_key);
                 }
                 Ok(outcome.returned)
             }
@@ -54,12 +55,14 @@ impl Mirror {
 
     fn bring_leaf(
         &mut self,
-        operation: &ClientOperation,
+        operation: ClientOperation<'_>,
         role: Role,
+        found: Option<RecordId>,
         path: &mut Vec<RecordId>,
     ) -> Result<Found, Error> {
         let key = Key::leaf(operation.operation.key);
-        if let Some(id) = self.records.find(&key) {
+        let found = found.or_else(|| self.records.find(&key));
+        if let Some(id) = found {
             match self.records.get(id).place {
                 Place::Cached(slot) => return Ok(Found::Cached(slot, id)),
                 Place::Blum { .. } => {
@@ -70,7 +73,7 @@ impl Mirror {
                 Place::Merkle => {}
             }
         }
-        let end = self.walk(&key, path)?;
+        let end = self.walk(&key, found, path)?;
         let parent = self.bring_path(path, &mut Vec::new())?;
         match end {
             End::Missing(_) => Err(Error::Engine("the rows that an operation needs have not been supplied")),
@@ -90,17 +93,17 @@ impl Mirror {
         }
     }
 
-    fn add_leaf(&mut self, key: Key, operation: &ClientOperation, parent: Slot) -> Result<Found, Error> {
+    fn add_leaf(&mut self, key: Key, operation: ClientOperation<'_>, parent: Slot) -> Result<Found, Error> {
         let slot = self.make_room(parent)?;
-        let id = self.add_new(key, Some(&operation.application_key), slot, parent)?;
+        let id = self.add_new(key, Some(operation.application_key), slot, parent)?;
         Ok(Found::Cached(slot, id))
     }
 }
 
 /// Whether an operation on an absent key needs no record: it reads, fails, or writes null.
-fn leaves_null(operation: &ClientOperation, role: Role) -> bool {
+fn leaves_null(operation: ClientOperation<'_>, role: Role) -> bool {
     let mut value = Commitment::Null;
-    execute::<KeyValue>(&operation.operation, role, core::slice::from_mut(&mut value));
+    execute::<KeyValue>(operation.operation, role, core::slice::from_mut(&mut value));
     value.is_null()
 }
 
@@ -115,9 +118,9 @@ pub struct Outcome {
 }
 
 /// Apply an operation to a leaf, as the verifier does.
-pub fn apply(operation: &ClientOperation, role: Role, leaf: &Leaf) -> Result<Outcome, Error> {
+pub fn apply(operation: ClientOperation<'_>, role: Role, leaf: &Leaf) -> Result<Outcome, Error> {
     let mut commitment = leaf.commitment;
-    let result = execute::<KeyValue>(&operation.operation, role, core::slice::from_mut(&mut commitment));
+    let result = execute::<KeyValue>(operation.operation, role, core::slice::from_mut(&mut commitment));
     let returned = match result {
         OperationResult::Value(Commitment::Digest(..)) | OperationResult::Mismatch(Commitment::Digest(..)) => {
             // digests that are returned are those that were there: an operation that computes its result makes an inline value
@@ -130,6 +133,6 @@ pub fn apply(operation: &ClientOperation, role: Role, leaf: &Leaf) -> Result<Out
     Ok(Outcome {
         result,
         returned,
-        written: is_written.then(|| (commitment, operation.bytes.clone())),
+        written: is_written.then(|| (commitment, operation.bytes.map(Arc::from))),
     })
 }

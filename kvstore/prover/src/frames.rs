@@ -1,5 +1,6 @@
 //! Frames of clients (protocol section 6): requests in, checked against their commitments; receipts and rejections out.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use zetakv_verifier::codec::{Malformed, Reader};
@@ -35,14 +36,22 @@ pub struct FrameRules {
 }
 
 /// An operation of a request, with what the client sent along.
-#[derive(Clone, Debug)]
-pub struct ClientOperation {
+#[derive(Clone, Copy, Debug)]
+pub struct ClientOperation<'a> {
     /// What the verifier runs.
-    pub operation: Operation,
+    pub operation: &'a Operation,
     /// The application's key.
-    pub application_key: Box<[u8]>,
+    pub application_key: &'a [u8],
     /// The bytes of the new value, where its commitment is a digest.
-    pub bytes: Option<Arc<[u8]>>,
+    pub bytes: Option<&'a [u8]>,
+}
+
+/// An operation, and where in the frame's body is what the client sent along.
+#[derive(Clone, Debug)]
+struct ParsedOperation {
+    operation: Operation,
+    application_key: Range<usize>,
+    bytes: Option<Range<usize>>,
 }
 
 /// A client's request, not authenticated.
@@ -52,21 +61,38 @@ pub struct ClientRequest {
     pub origin: u64,
     /// The header, as the sender claims.
     pub header: RequestHeader,
-    /// The request, as the monitor gets it.
-    pub request: Box<[u8]>,
-    /// Its operations.
-    pub operations: Vec<ClientOperation>,
+    /// That of its frame.
+    pub body: Box<[u8]>,
+    request: Range<usize>,
+    operations: Vec<ParsedOperation>,
 }
 
 impl ClientRequest {
-    /// Append the body of its frame again.
-    pub fn encode_body(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(self.request.len() as u32).to_le_bytes()); // at most REQUEST_BYTES_MAX
-        out.extend_from_slice(&self.request);
-        for operation in &self.operations {
-            out.extend_from_slice(&(operation.application_key.len() as u16).to_le_bytes()); // it came so
-            out.extend_from_slice(&operation.application_key);
-            out.extend_from_slice(operation.bytes.as_deref().unwrap_or_default());
+    /// The request, as the monitor gets it.
+    pub fn request(&self) -> &[u8] {
+        &self.body[self.request.clone()]
+    }
+
+    /// Number of its operations.
+    pub const fn count(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// Its operations.
+    pub fn operations(&self) -> impl Iterator<Item = ClientOperation<'_>> {
+        self.operations.iter().map(|parsed| self.with_payload(parsed))
+    }
+
+    /// One of them.
+    pub fn operation(&self, index: usize) -> Option<ClientOperation<'_>> {
+        self.operations.get(index).map(|parsed| self.with_payload(parsed))
+    }
+
+    fn with_payload<'a>(&'a self, parsed: &'a ParsedOperation) -> ClientOperation<'a> {
+        ClientOperation {
+            operation: &parsed.operation,
+            application_key: &self.body[parsed.application_key.clone()],
+            bytes: parsed.bytes.clone().map(|range| &self.body[range]),
         }
     }
 }
@@ -114,7 +140,9 @@ impl ResultValues {
 /// Read the body of a request frame.
 pub fn parse_request(rules: &FrameRules, origin: u64, body: &[u8]) -> Result<ClientRequest, Error> {
     let mut reader = Reader::new(body);
+    let read = |reader: &Reader<'_>| body.len() - reader.remaining();
     let request = read_counted(&mut reader).map_err(|_| Error::malformed("the frame ends before its request does"))?;
+    let request_range = read(&reader) - request.len()..read(&reader);
     let parts = UnverifiedRequest::split(request)
         .map_err(|_| Error::malformed("the request is too short for its header, or longer than 65,536 bytes"))?;
     let header = parts.header;
@@ -137,7 +165,14 @@ pub fn parse_request(rules: &FrameRules, origin: u64, body: &[u8]) -> Result<Cli
     for index in 0..header.operations {
         let operation = KeyValue::decode(&mut encoded)
             .map_err(|_| Error::malformed(format!("operation {index} of the request is malformed")))?;
-        operations.push(read_payload(rules, index, operation, &mut reader)?);
+        let (key_length, value_length) = read_payload(rules, index, &operation, &mut reader)?;
+        let bytes = value_length.map(|length| read(&reader) - length..read(&reader));
+        let key_end = bytes.as_ref().map_or(read(&reader), |range| range.start);
+        operations.push(ParsedOperation {
+            operation,
+            application_key: key_end - key_length..key_end,
+            bytes,
+        });
     }
     encoded
         .end()
@@ -148,7 +183,8 @@ pub fn parse_request(rules: &FrameRules, origin: u64, body: &[u8]) -> Result<Cli
     Ok(ClientRequest {
         origin,
         header,
-        request: request.into(),
+        body: body.into(),
+        request: request_range,
         operations,
     })
 }
@@ -158,12 +194,13 @@ fn read_counted<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
     reader.take(length)
 }
 
+/// Read what was sent along with an operation; returns the lengths of its key, and of its value, where that is sent.
 fn read_payload(
     rules: &FrameRules,
     index: u16,
-    operation: Operation,
+    operation: &Operation,
     reader: &mut Reader<'_>,
-) -> Result<ClientOperation, Error> {
+) -> Result<(usize, Option<usize>), Error> {
     let ends = |_: Malformed| Error::malformed(format!("the frame ends before the key or value of operation {index}"));
     let length = usize::from(reader.u16().map_err(ends)?);
     let application_key = reader.take(length).map_err(ends)?;
@@ -184,28 +221,23 @@ fn read_payload(
             "the key of operation {index} belongs to another thread"
         )));
     }
-    let bytes = match operation.action.new_commitment() {
-        Some(commitment @ Commitment::Digest(length, _)) => {
-            let length = *length as usize;
-            if length > rules.value_bytes_max {
+    match operation.action.new_commitment() {
+        Some(commitment @ Commitment::Digest(value_length, _)) => {
+            let value_length = *value_length as usize;
+            if value_length > rules.value_bytes_max {
                 let most = rules.value_bytes_max;
-                let text = format!("the value of operation {index} has {length} bytes, at most {most} are allowed");
+                let text = format!("the value of operation {index} has {value_length} bytes, at most {most} are allowed");
                 return Err(Error::payload(text));
             }
-            let value = reader.take(length).map_err(ends)?;
+            let value = reader.take(value_length).map_err(ends)?;
             if Commitment::of(value) != *commitment {
                 let text = format!("the value of operation {index} does not have the hash that the request names");
                 return Err(Error::payload(text));
             }
-            Some(Arc::from(value))
+            Ok((length, Some(value_length)))
         }
-        _ => None,
-    };
-    Ok(ClientOperation {
-        operation,
-        application_key: application_key.into(),
-        bytes,
-    })
+        _ => Ok((length, None)),
+    }
 }
 
 /// Read the body of a resume frame.
@@ -323,7 +355,7 @@ mod tests {
             Err(Error::Frame { code, .. }) => Some(code),
             Err(other) => panic!("{other}"),
             Ok(request) => {
-                assert_eq!((request.origin, request.operations.len()), (7, 1));
+                assert_eq!((request.origin, request.count()), (7, 1));
                 None
             }
         }

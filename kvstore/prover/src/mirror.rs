@@ -19,8 +19,8 @@ use crate::hash::merkle_hash;
 use crate::records::{Content, Place, RecordId, Records, STORED};
 use crate::rows::SHORT_KEY_BITS;
 
-/// Operations after which a leaf that did not change is worth being found in Blum: its way there changes all nodes above it, and so does its
-/// way back. Of most leaves that are read once, it is long before they are read again.
+/// Operations after which a leaf that did not change is worth being found in Blum when less than half of the room there is free: its way there
+/// changes all nodes above it, and so does its way back. Of most leaves that are read once, it is long before they are read again.
 const HOT_LEAF_USES: u8 = 2;
 
 /// Passages after which an internal node is worth being found in Blum, instead of being proved from above each time.
@@ -140,7 +140,10 @@ impl Mirror {
     pub fn is_hot(&self, occupant: &Occupant) -> bool {
         let record = self.records.get(occupant.record);
         match record.content {
-            Content::Leaf(_) => !record.hash_is_current || record.uses >= HOT_LEAF_USES,
+            Content::Leaf(_) => {
+                let is_roomy = self.hot_count < self.hot_records_max / 2;
+                is_roomy || !record.hash_is_current || record.uses >= HOT_LEAF_USES
+            }
             _ => occupant.passages >= HOT_NODE_PASSAGES && record.records_below == STORED,
         }
     }
@@ -267,9 +270,11 @@ impl Mirror {
         let above = self.cache.get_mut(parent).ok_or(LINK_BROKEN)?;
         above.passages = above.passages.saturating_add(1);
         above.referenced = true;
-        let parent_key = self.records.get(above.record).key;
+        let parent_id = above.record;
+        let parent_key = self.records.get(parent_id).key;
         self.cache
             .link(parent, parent_key.direction_to(&key).ok_or(LINK_BROKEN)?, slot);
+        self.records.get_mut(id).above = parent_id;
         self.cache.occupy(slot, id, AddedBy::Merkle { parent });
         self.records.set_place(id, Place::Cached(slot));
         self.touch(id);
@@ -285,12 +290,11 @@ impl Mirror {
             self.records.list(occupant.record);
         }
         let record = self.records.get(occupant.record);
-        let (key, hash_is_current, value) = (record.key, record.hash_is_current, record.value()?);
-        self.write_side(parent, &key, |side| {
-            if !hash_is_current {
-                side.hash = Some(merkle_hash(&value));
-            }
-        })?;
+        let key = record.key;
+        if !record.hash_is_current {
+            let hash = merkle_hash(&record.value()?);
+            self.write_side(parent, &key, |side| side.hash = Some(hash))?;
+        }
         self.leave(slot, parent, &key, Place::Merkle)?;
         self.records.get_mut(occupant.record).hash_is_current = true;
         Ok(())

@@ -124,14 +124,14 @@ impl PlainEngine {
                 if operations >= at_once {
                     break;
                 }
-                operations += request.operations.len();
+                operations += request.count();
                 self.planned += 1;
             }
             let planned = self
                 .submitted
                 .iter()
                 .take(self.planned)
-                .flat_map(|request| &request.operations);
+                .flat_map(ClientRequest::operations);
             let keys = planned.map(|operation| operation.operation.key);
             self.wanted.extend(keys.filter(|key| !self.records.contains_key(key)));
             self.wanted.sort_unstable();
@@ -216,7 +216,7 @@ impl PlainEngine {
             error: 0,
         };
         let mut receipt = receipt_header.encode().to_vec();
-        for operation in &request.operations {
+        for operation in request.operations() {
             let record = self.records.get_mut(&operation.operation.key).ok_or(NOT_LOADED)?;
             record.was_used = true;
             let outcome = apply(operation, Role::Admin, &record.leaf)?;
@@ -236,7 +236,7 @@ impl PlainEngine {
                 record.leaf = Leaf {
                     commitment,
                     bytes,
-                    application_key: Some(operation.application_key.clone()),
+                    application_key: Some(operation.application_key.into()),
                 };
                 if !record.is_listed {
                     record.is_listed = true;
@@ -244,7 +244,7 @@ impl PlainEngine {
                 }
             }
         }
-        self.operations += request.operations.len() as u64;
+        self.operations += request.count() as u64;
         receipt.extend_from_slice(&[0; MAC_BYTES]);
         Ok(receipt_frame(&self.rules, &receipt, &values))
     }

@@ -23,6 +23,9 @@ pub const STORED: u8 = u8::MAX;
 /// Number of a record in memory.
 pub type RecordId = u32;
 
+/// In place of one.
+const NO_RECORD: RecordId = RecordId::MAX;
+
 /// What a record in memory counts for beside its key and value: its entry here, and its row in the next checkpoint.
 const RECORD_OVERHEAD_BYTES: usize = 256;
 
@@ -104,6 +107,8 @@ pub struct Record {
     pub key: Key,
     pub content: Content,
     pub place: Place,
+    /// Its parent when it was last added by Merkle: a hint, since that may have left memory, or another node have come between.
+    pub above: RecordId,
     /// The epoch in which it was last needed.
     pub last_used: u32,
     /// Operations that ran on it, up to two, since it came into memory or was last taken out of Blum.
@@ -227,6 +232,11 @@ impl Records {
         &self.arena[id as usize]
     }
 
+    /// What was the parent of a record when that was last added by Merkle, if it, or another record in its place, is in memory.
+    pub fn above(&self, record: &Record) -> Option<&Record> {
+        self.arena.get(record.above as usize)
+    }
+
     /// A record, to change what is not an invariant of the table.
     pub fn get_mut(&mut self, id: RecordId) -> &mut Record {
         &mut self.arena[id as usize]
@@ -251,6 +261,7 @@ impl Records {
             key,
             content,
             place: Place::Merkle,
+            above: NO_RECORD,
             last_used: 0,
             uses: 0,
             hash_is_current: false,

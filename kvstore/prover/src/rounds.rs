@@ -15,11 +15,12 @@ use zetakv_verifier::time::Timestamp;
 
 use crate::error::Error;
 use crate::frames::{
-    ClientRequest, ClientResume, FrameRules, ResultValues, receipt_frame, rejected_frame, resumed_frame,
+    ClientOperation, ClientRequest, ClientResume, FrameRules, ResultValues, receipt_frame, rejected_frame, resumed_frame,
 };
 use crate::mirror::Mirror;
 use crate::reading::Wanted;
 use crate::records::RecordId;
+use crate::walk::Need;
 use crate::write_ahead::{Item, Record};
 
 /// Operations that are planned, and read, at once: bounds the rows in memory for one batch.
@@ -35,6 +36,7 @@ const VALUE_BYTES: usize = 64 << 20;
 /// Bytes of one log before no further operation is begun, far below the longest message.
 const LOG_BYTES: usize = 4 << 20;
 
+const NO_OPERATIONS: Error = Error::Engine("a request has no operations");
 const OUT_OF_ORDER: Error = Error::Monitor("the monitor's outputs are not those of the last log");
 
 /// A frame for a client: where it goes, and its bytes.
@@ -57,6 +59,8 @@ struct Admitted {
     /// Nobody waits for its answer.
     is_replayed: bool,
     operations_run: usize,
+    /// For each operation that is planned, where its record is in memory, if it is.
+    found: Vec<Option<RecordId>>,
     values: ResultValues,
 }
 
@@ -64,7 +68,7 @@ impl Work {
     /// Bytes of it that are in the queue of the verifier thread.
     fn queued_bytes(&self) -> usize {
         match self {
-            Self::Request(admitted) => admitted.request.request.len(),
+            Self::Request(admitted) => admitted.request.request().len(),
             Self::Resume(_) | Self::Answer(_) => 0,
         }
     }
@@ -176,18 +180,23 @@ impl Rounds {
         let mut still_unplanned = Vec::new();
         let mut records = 0;
         for mut unplanned in self.unplanned.drain(..) {
-            let Some(Work::Request(admitted)) = self.admitted.get(unplanned.index) else {
+            let Some(Work::Request(admitted)) = self.admitted.get_mut(unplanned.index) else {
                 continue;
             };
             if records >= self.records_at_once {
                 still_unplanned.push(unplanned);
                 continue;
             }
-            let operation = &admitted.request.operations[unplanned.operation].operation;
-            if let Some(key) = mirror.missing_for_operation(operation, &mut unplanned.reached)? {
-                records += usize::from(key.depth() == LEAF_DEPTH);
-                wanted.push(key, Key::leaf(operation.key));
-                still_unplanned.push(unplanned);
+            let Some(ClientOperation { operation, .. }) = admitted.request.operation(unplanned.operation) else {
+                return Err(NO_OPERATIONS);
+            };
+            match mirror.needs_of_operation(operation, &mut unplanned.reached)? {
+                Need::Row(key) => {
+                    records += usize::from(key.depth() == LEAF_DEPTH);
+                    wanted.push(key, Key::leaf(operation.key));
+                    still_unplanned.push(unplanned);
+                }
+                Need::Nothing(found) => admitted.found[unplanned.operation] = found,
             }
         }
         self.unplanned = still_unplanned;
@@ -198,7 +207,7 @@ impl Rounds {
         for (index, work) in self.admitted.iter().enumerate() {
             if let Work::Request(admitted) = work {
                 let room = BATCH_OPERATIONS - self.unplanned.len();
-                let operations = admitted.operations_run..admitted.request.operations.len();
+                let operations = admitted.operations_run..admitted.request.count();
                 self.unplanned.extend(operations.take(room).map(|operation| Unplanned {
                     index,
                     operation,
@@ -218,7 +227,7 @@ impl Rounds {
             return;
         };
         let operations_left = |work: &Work| match work {
-            Work::Request(admitted) => admitted.request.operations.len() - admitted.operations_run,
+            Work::Request(admitted) => admitted.request.count() - admitted.operations_run,
             Work::Resume(_) | Work::Answer(_) => 0,
         };
         let run_already = match self.admitted.get(first.index) {
@@ -243,7 +252,7 @@ impl Rounds {
             };
             admitted.run_next(mirror, self.rules.response_bytes_max, &mut self.path)?;
             self.planned -= 1;
-            if admitted.operations_run < admitted.request.operations.len() {
+            if admitted.operations_run < admitted.request.count() {
                 continue;
             }
             value_bytes += admitted.values.bytes();
@@ -271,8 +280,8 @@ impl Rounds {
                     self.held.push(request);
                 }
                 Some(Incoming::Request(request)) => {
-                    bytes += request.request.len();
-                    mirror.request(&request.request);
+                    bytes += request.request().len();
+                    mirror.request(request.request());
                     self.asked.push_back(Incoming::Request(request));
                 }
                 Some(Incoming::Resume(resume)) => {
@@ -282,8 +291,8 @@ impl Rounds {
                 }
                 Some(Incoming::Replay(Item::Mark(incarnation))) => mirror.replay_mark(&incarnation),
                 Some(Incoming::Replay(Item::Request(role, request))) => {
-                    bytes += request.request.len();
-                    mirror.replay(role, &request.request);
+                    bytes += request.request().len();
+                    mirror.replay(role, request.request());
                     // its outcome is known
                     self.admitted
                         .extend(role.map(|role| Work::Request(Admitted::new(request, role, true))));
@@ -430,6 +439,7 @@ impl Rounds {
 impl Admitted {
     fn new(request: ClientRequest, role: Role, is_replayed: bool) -> Self {
         Self {
+            found: vec![None; request.count()],
             request,
             role,
             is_replayed,
@@ -444,12 +454,12 @@ impl Admitted {
         response_bytes_max: usize,
         path: &mut Vec<RecordId>,
     ) -> Result<(), Error> {
-        let Some(operation) = self.request.operations.get(self.operations_run) else {
-            return Err(Error::Engine("a request has no operations"));
+        let Some(operation) = self.request.operation(self.operations_run) else {
+            return Err(NO_OPERATIONS);
         };
         let is_first = self.operations_run == 0 && !self.is_replayed; // what is replayed waits for no moment
         let after_ts = is_first.then(|| Timestamp::from_u64(self.request.header.after_ts));
-        if let Some(value) = mirror.run_operation(operation, self.role, after_ts, path)? {
+        if let Some(value) = mirror.run_operation(operation, self.role, after_ts, self.found[self.operations_run], path)? {
             self.values.push(value, response_bytes_max);
         }
         self.operations_run += 1;

@@ -1,5 +1,6 @@
 //! Finding a record in the tree: from the deepest node on its path that is in Blum or cached, down along nodes in Merkle, as far as their
-//! rows are in memory; and bringing that path into the cache.
+//! rows are in memory; or, where it is in memory and its parents are as it was last proved, from there up to that node. And bringing that
+//! path into the cache.
 
 use zetakv_verifier::entry::Slot;
 use zetakv_verifier::key::{Key, LEAF_DEPTH};
@@ -12,6 +13,15 @@ use crate::frames::may_return_value;
 use crate::mirror::Mirror;
 use crate::records::{Content, Place, RecordId};
 use crate::rows;
+
+/// What an operation needs before it can run.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    /// The row of this record.
+    Row(Key),
+    /// Nothing: its own record is here, if it is in memory.
+    Nothing(Option<RecordId>),
+}
 
 /// What lies at the end of the path to a key.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +37,16 @@ pub enum End {
 }
 
 impl Mirror {
-    /// Find a key that may be in Merkle. `path` becomes the nodes from one in Blum or cached down to the key's parent.
-    pub fn walk(&self, key: &Key, path: &mut Vec<RecordId>) -> Result<End, Error> {
+    /// Find a key that may be in Merkle. `path` becomes the nodes from one in Blum or cached down to the key's parent. `found`: where its
+    /// record is, if it is in memory.
+    pub fn walk(&self, key: &Key, found: Option<RecordId>, path: &mut Vec<RecordId>) -> Result<End, Error> {
+        path.clear();
+        if let Some(id) = found
+            && self.climb(id, |node| path.push(self.records.get(node).above))
+        {
+            path.reverse();
+            return Ok(End::Record(id));
+        }
         path.clear();
         self.descend(self.top_of_path(key)?, key, |node| path.push(node))
     }
@@ -40,6 +58,30 @@ impl Mirror {
             None => self.top_of_path(key)?,
         };
         self.descend(from, key, |node| *reached = Some(node))
+    }
+
+    /// Whether the way from a record up to a node in Blum or cached is as it was when each was last added by Merkle. `visit` gets each record
+    /// whose parent is on it. This looks nothing up by its key, so it is much faster than from above.
+    fn climb(&self, mut id: RecordId, mut visit: impl FnMut(RecordId)) -> bool {
+        loop {
+            let record = self.records.get(id);
+            let Some(above) = self.records.above(record) else {
+                return false;
+            };
+            let Content::Node(node) = &above.content else {
+                return false;
+            };
+            let direction = above.key.direction_to(&record.key);
+            let names = |child: &Child| child.key == record.key && (child.hash.is_some() || record.place != Place::Merkle);
+            if !direction.and_then(|direction| node.side(direction)).is_some_and(names) {
+                return false;
+            }
+            visit(id);
+            if above.place != Place::Merkle {
+                return true;
+            }
+            id = record.above;
+        }
     }
 
     fn top_of_path(&self, key: &Key) -> Result<RecordId, Error> {
@@ -109,27 +151,23 @@ impl Mirror {
         Ok(parent)
     }
 
-    /// The record whose row must be in memory before an operation can run, if there is one. `reached`: as in [`Self::search`].
-    pub fn missing_for_operation(
-        &self,
-        operation: &Operation,
-        reached: &mut Option<RecordId>,
-    ) -> Result<Option<Key>, Error> {
+    /// What an operation needs. `reached`: as in [`Self::search`].
+    pub fn needs_of_operation(&self, operation: &Operation, reached: &mut Option<RecordId>) -> Result<Need, Error> {
         let key = Key::leaf(operation.key);
         let known = match reached {
             Some(_) => None,
             None => self.records.find(&key),
         };
         let id = match known {
-            Some(id) if self.records.get(id).place != Place::Merkle => id,
+            Some(id) if self.records.get(id).place != Place::Merkle || self.climb(id, |_| {}) => id,
             _ => match self.search(&key, reached)? {
                 End::Record(id) => id,
-                End::Missing(missing) => return Ok(Some(missing)),
+                End::Missing(missing) => return Ok(Need::Row(missing)),
                 // a node that will be put above this one counts the records below it
                 End::Other(other) if operation.action != Action::Get && self.is_unknown_node(&other.key) => {
-                    return Ok(Some(other.key));
+                    return Ok(Need::Row(other.key));
                 }
-                End::Nothing | End::Other(_) => return Ok(None),
+                End::Nothing | End::Other(_) => return Ok(Need::Nothing(None)),
             },
         };
         let returns_value = may_return_value(&operation.action);
@@ -138,6 +176,6 @@ impl Mirror {
             Content::Leaf(leaf) => returns_value && leaf.lacks_bytes(),
             Content::Node(_) => false,
         };
-        Ok(is_missing.then_some(key))
+        Ok(if is_missing { Need::Row(key) } else { Need::Nothing(Some(id)) })
     }
 }

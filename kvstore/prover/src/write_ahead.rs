@@ -36,11 +36,9 @@ impl Record {
     /// A request was admitted in a role, or refused.
     pub fn request(&mut self, role: Option<Role>, request: &ClientRequest) {
         self.0.extend_from_slice(&[REQUEST, role.map_or(0, |role| role as u8)]);
-        let length_at = self.0.len();
-        self.0.extend_from_slice(&[0; 4]);
-        request.encode_body(&mut self.0);
-        let length = (self.0.len() - length_at - 4) as u32; // a frame is far below 4 GiB
-        self.0[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+        let length = request.body.len() as u32; // a frame is far below 4 GiB
+        self.0.extend_from_slice(&length.to_le_bytes());
+        self.0.extend_from_slice(&request.body);
     }
 
     /// The record, with the tag after its last item; and a new one begins.
