@@ -153,6 +153,10 @@ class Prover:
         """The checkpoints up to that of `epoch` are applied: whoever reads the store from now on sees their rows."""
 
     @property
+    def draining(self) -> bool:
+        """The last log was a piece of a drain that goes on: the next one may be written before this one is checked."""
+
+    @property
     def busy(self) -> bool:
         """Whether there is anything to do now: requests, a cut, or the start."""
 
@@ -198,6 +202,8 @@ class PlainEngine:
     def handed_over(self) -> int | None: ...
     def take_checkpoint(self) -> bytes: ...
     def release_checkpoint(self, epoch: int) -> None: ...
+    @property
+    def draining(self) -> bool: ...
     @property
     def busy(self) -> bool: ...
     @property

@@ -57,27 +57,31 @@ class LogLink:
         await connect_monitor(address, self._protocol)
         self._protocol.send(Monitor.LOG_OPEN, _LOG_OPEN.pack(PROTOCOL_VERSION, thread, incarnation))
 
-    async def exchange(self, log: bytes) -> bytes:
-        """Send whole entries, return their outputs. Raises MonitorLostError."""
+    def exchange(self, log: bytes) -> asyncio.Future[bytes]:
+        """Send whole entries; what they come to is their outputs, or MonitorLostError."""
         assert self._outputs is None, "one exchange at a time"
-        if self._gone is not None:
-            raise MonitorLostError(self._gone)
-        self._outputs = asyncio.get_running_loop().create_future()
-        self._protocol.send(Monitor.LOG, log)
-        try:
-            return await self._outputs
-        finally:
-            self._outputs = None
+        self._outputs = outputs = asyncio.get_running_loop().create_future()
+        if self._gone is None:
+            self._protocol.send(Monitor.LOG, log)
+        else:
+            self._fail(self._gone)
+        return outputs
 
     def _received(self, _: FrameProtocol, kind: int, body: bytes) -> None:
-        if kind != Monitor.OUTPUTS or self._outputs is None or self._outputs.done():
+        if kind != Monitor.OUTPUTS or self._outputs is None:
             self._lost(_, MonitorLostError(f"message of type {kind:#04x} out of turn"))
             self._protocol.close()
         else:
-            self._outputs.set_result(body)
+            outputs, self._outputs = self._outputs, None
+            if not outputs.done():
+                outputs.set_result(body)
 
     def _lost(self, _: FrameProtocol, error: Exception | None) -> None:
         if self._gone is None:
             self._gone = "the log connection to the monitor has ended" + ("" if error is None else f": {error}")
-        if self._outputs is not None and not self._outputs.done():
-            self._outputs.set_exception(MonitorLostError(self._gone))
+        self._fail(self._gone)
+
+    def _fail(self, reason: str) -> None:
+        outputs, self._outputs = self._outputs, None
+        if outputs is not None and not outputs.done():
+            outputs.set_exception(MonitorLostError(reason))

@@ -85,12 +85,13 @@ class Rounds:
     async def _round(self) -> None:
         engine = self._engine
         try:
-            while any(reads := engine.reads()):
-                keys, ranges = reads
-                found = self._store.read_ranges(ranges, RANGE_ROWS_MAX, _RANGE_BYTES_AT_ONCE)
-                engine.supply(self._store.read(keys), found)
-            log = engine.log()
-            failpoints.hit("worker.in_drain" if self.cutting else "worker.before_log")
+            log = self._write()
+            while engine.draining:
+                # Both work at once: the monitor checks this piece while the next one is written.
+                checked = self._exchange(log)
+                log = self._write()
+                if outputs := await checked:
+                    engine.absorb(outputs)
             outputs = await self._exchange(log) if log else b""
             answers = engine.absorb(outputs)
             epoch = engine.handed_over()
@@ -106,3 +107,14 @@ class Rounds:
         if not log:
             # Nothing was waited for above: let the sockets have their turn.
             await asyncio.sleep(0 if answers or epoch is not None else _FRUITLESS_ROUND_SECONDS)
+
+    def _write(self) -> bytes:
+        """The next piece of the verifier log, for which rows are read."""
+        engine = self._engine
+        while any(reads := engine.reads()):
+            keys, ranges = reads
+            found = self._store.read_ranges(ranges, RANGE_ROWS_MAX, _RANGE_BYTES_AT_ONCE)
+            engine.supply(self._store.read(keys), found)
+        log = engine.log()
+        failpoints.hit("worker.in_drain" if self.cutting else "worker.before_log")
+        return log

@@ -75,6 +75,11 @@ impl PlainEngine {
     }
 
     #[getter]
+    fn draining(&self) -> bool {
+        false
+    }
+
+    #[getter]
     fn busy(&self) -> bool {
         self.0.is_busy()
     }

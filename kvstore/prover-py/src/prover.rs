@@ -121,6 +121,11 @@ impl Prover {
     }
 
     #[getter]
+    fn draining(&self) -> bool {
+        self.0.is_draining()
+    }
+
+    #[getter]
     fn busy(&self) -> bool {
         self.0.is_busy()
     }

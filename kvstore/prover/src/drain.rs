@@ -6,7 +6,7 @@
 //! always ancestors of the record whose turn it is, so they form a stack. Invariant: what is still to come is later in post-order than all
 //! that was evicted.
 
-use zetakv_verifier::key::Key;
+use zetakv_verifier::key::{Key, LEAF_DEPTH};
 
 use crate::cache::{AddedBy, NO_SLOT};
 use crate::error::Error;
@@ -23,6 +23,9 @@ pub const HOT_EPOCHS: usize = 64;
 /// Bytes of one log of a drain, so that the verifier checks while the prover writes.
 const LOG_BYTES: usize = 1 << 20;
 
+/// Records that are planned at once: the log of so many is about that long.
+const BATCH_RECORDS: usize = 8192;
+
 const NOT_CACHED: Error = Error::Engine("the drain has lost a record");
 
 /// A drain in progress.
@@ -30,7 +33,7 @@ const NOT_CACHED: Error = Error::Engine("the drain has lost a record");
 pub struct Drain {
     /// What is cached or in Blum, in post-order.
     worklist: Vec<RecordId>,
-    /// Records that are planned, and read, at once.
+    /// Records whose rows may be read at once.
     records_at_once: usize,
     done: usize,
     /// The records before this in the worklist are planned: what they need is in memory, once `unplanned` is empty.
@@ -61,7 +64,7 @@ impl Drain {
     /// Ask for the rows that the next records need.
     pub fn plan(&mut self, mirror: &Mirror, wanted: &mut Wanted) -> Result<(), Error> {
         if self.done == self.planned {
-            self.planned = self.worklist.len().min(self.done + self.records_at_once);
+            self.planned = self.worklist.len().min(self.done + BATCH_RECORDS);
             let planned = &self.worklist[self.done..self.planned];
             self.unplanned.extend(planned.iter().map(|id| (*id, None)));
             wanted.begin_batch();
@@ -69,8 +72,14 @@ impl Drain {
             self.cut_batch_short();
         }
         let mut still_unplanned = Vec::new();
+        let mut records = 0;
         for (id, mut reached) in self.unplanned.drain(..) {
+            if records >= self.records_at_once {
+                still_unplanned.push((id, reached));
+                continue;
+            }
             if let Some(key) = missing(mirror, id, &mut reached)? {
+                records += usize::from(key.depth() == LEAF_DEPTH);
                 wanted.push(key, mirror.records.get(id).key);
                 still_unplanned.push((id, reached));
             }

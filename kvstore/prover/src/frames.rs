@@ -226,7 +226,8 @@ fn read_payload(
             let value_length = *value_length as usize;
             if value_length > rules.value_bytes_max {
                 let most = rules.value_bytes_max;
-                let text = format!("the value of operation {index} has {value_length} bytes, at most {most} are allowed");
+                let text =
+                    format!("the value of operation {index} has {value_length} bytes, at most {most} are allowed");
                 return Err(Error::payload(text));
             }
             let value = reader.take(value_length).map_err(ends)?;

@@ -388,6 +388,12 @@ impl Prover {
         Ok(())
     }
 
+    /// Whether the last log was a piece of a drain that goes on. Nothing answers it, so the next log may be written before the monitor has
+    /// checked it; if anything does, it goes to [`Self::absorb`].
+    pub const fn is_draining(&self) -> bool {
+        matches!(self.cut, Cut::Draining(_))
+    }
+
     /// Close the epoch, once the rows of the last cut have been taken. `all_to_merkle`: nothing stays in Blum but the partition nodes.
     pub fn start_cut(&mut self, all_to_merkle: bool) -> Result<(), Error> {
         match self.cut {

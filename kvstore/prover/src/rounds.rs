@@ -15,7 +15,8 @@ use zetakv_verifier::time::Timestamp;
 
 use crate::error::Error;
 use crate::frames::{
-    ClientOperation, ClientRequest, ClientResume, FrameRules, ResultValues, receipt_frame, rejected_frame, resumed_frame,
+    ClientOperation, ClientRequest, ClientResume, FrameRules, ResultValues, receipt_frame, rejected_frame,
+    resumed_frame,
 };
 use crate::mirror::Mirror;
 use crate::reading::Wanted;
@@ -459,7 +460,9 @@ impl Admitted {
         };
         let is_first = self.operations_run == 0 && !self.is_replayed; // what is replayed waits for no moment
         let after_ts = is_first.then(|| Timestamp::from_u64(self.request.header.after_ts));
-        if let Some(value) = mirror.run_operation(operation, self.role, after_ts, self.found[self.operations_run], path)? {
+        if let Some(value) =
+            mirror.run_operation(operation, self.role, after_ts, self.found[self.operations_run], path)?
+        {
             self.values.push(value, response_bytes_max);
         }
         self.operations_run += 1;

@@ -72,7 +72,8 @@ impl Mirror {
                 return false;
             };
             let direction = above.key.direction_to(&record.key);
-            let names = |child: &Child| child.key == record.key && (child.hash.is_some() || record.place != Place::Merkle);
+            let names =
+                |child: &Child| child.key == record.key && (child.hash.is_some() || record.place != Place::Merkle);
             if !direction.and_then(|direction| node.side(direction)).is_some_and(names) {
                 return false;
             }
@@ -176,6 +177,10 @@ impl Mirror {
             Content::Leaf(leaf) => returns_value && leaf.lacks_bytes(),
             Content::Node(_) => false,
         };
-        Ok(if is_missing { Need::Row(key) } else { Need::Nothing(Some(id)) })
+        Ok(if is_missing {
+            Need::Row(key)
+        } else {
+            Need::Nothing(Some(id))
+        })
     }
 }

@@ -75,7 +75,8 @@ fn a_batch_ends_when_it_has_read_what_it_may() {
         let put = |key: &Vec<u8>| (key.clone(), Action::Put(vec![1; 10_000]));
         world.request(keys.iter().map(put).collect());
         world.quiesce();
-        for _ in 0..2 {
+        for _ in 0..8 {
+            // so that all rows are applied by one of them
             world.cut(true);
             world.certify(false);
         }

@@ -654,7 +654,7 @@ impl World {
 
     /// Answer all that is under way.
     pub fn quiesce(&mut self) {
-        for _ in 0..1000 {
+        for _ in 0..20_000 {
             for thread in 0..self.shape.threads {
                 self.turn(thread);
             }
