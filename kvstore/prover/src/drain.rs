@@ -10,15 +10,18 @@ use zetakv_verifier::key::{Key, LEAF_DEPTH};
 
 use crate::cache::{AddedBy, NO_SLOT};
 use crate::error::Error;
-use crate::mirror::Mirror;
+use crate::mirror::{HOT_LEAF_USES, Mirror};
 use crate::partitions;
 use crate::reading::Wanted;
-use crate::records::{Content, Place, RecordId, Records};
+use crate::records::{Content, Place, Record, RecordId, Records};
 use crate::walk::End;
 
 /// Epochs after which a record that was not needed leaves Blum. In Blum it costs work in every epoch; to leave and to come back costs about
 /// fifty times as much (docs/performance.md).
-pub const HOT_EPOCHS: usize = 64;
+const HOT_EPOCHS: usize = 64;
+
+/// The same for a record on which fewer than two operations ran: of those that are written once, as in a load, most are not needed again.
+const HOT_EPOCHS_AT_FIRST: usize = 16;
 
 /// Bytes of one log of a drain, so that the verifier checks while the prover writes.
 const LOG_BYTES: usize = 1 << 20;
@@ -226,7 +229,7 @@ fn choose_cold(mirror: &mut Mirror, worklist: &[RecordId], all_to_merkle: bool) 
             continue;
         }
         let age = age_of(mirror, *id, closing_epoch);
-        let is_cold = all_to_merkle || age >= HOT_EPOCHS || is_passing(mirror, *id);
+        let is_cold = all_to_merkle || age >= hot_epochs(record) || is_passing(mirror, *id);
         mirror.records.get_mut(*id).goes_cold = is_cold;
         if !is_cold {
             by_age[age] += 1;
@@ -249,6 +252,14 @@ fn choose_cold(mirror: &mut Mirror, worklist: &[RecordId], all_to_merkle: bool) 
                 excess -= 1;
             }
         }
+    }
+}
+
+fn hot_epochs(record: &Record) -> usize {
+    if record.uses < HOT_LEAF_USES {
+        HOT_EPOCHS_AT_FIRST
+    } else {
+        HOT_EPOCHS
     }
 }
 

@@ -21,7 +21,7 @@ use crate::rows::SHORT_KEY_BITS;
 
 /// Operations after which a leaf that did not change is worth being found in Blum when less than half of the room there is free: its way there
 /// changes all nodes above it, and so does its way back. Of most leaves that are read once, it is long before they are read again.
-const HOT_LEAF_USES: u8 = 2;
+pub const HOT_LEAF_USES: u8 = 2;
 
 /// Passages after which an internal node is worth being found in Blum, instead of being proved from above each time.
 const HOT_NODE_PASSAGES: u8 = 8;
