@@ -61,6 +61,9 @@ LAST_CUT_SECONDS: Final = 60.0
 """At a clean stop, how long the last checkpoint may take."""
 RETRY_DISK_SECONDS: Final = 1.0
 """Between two attempts to write to a disk that took nothing: soon enough for who has made room."""
+LOG_PATIENCE_SECONDS: Final = 2.0
+"""How long a write-ahead log whose disk takes nothing holds answers before it gives them up: the next attempts, or the
+certificate of an epoch of the default length, may let them out."""
 LAST_TRIES_SECONDS: Final = 3.0
 """At a clean stop, how long a store that takes nothing is tried: every second, and nobody frees a disk in a stop."""
 EXIT_SECONDS: Final = 5.0

@@ -117,9 +117,12 @@ class ErrorCode(IntEnum):
     NOT_UNVERIFIED = 7
     MONITOR_FAILED = 8
     CHANGES_REFUSED = 9
+    NO_ANSWER_NOW = 10
 
 
-CLOSING_ERRORS: Final = frozenset({ErrorCode.MALFORMED, ErrorCode.UNKNOWN_TYPE, ErrorCode.TOO_LONG})
+CLOSING_ERRORS: Final = frozenset(
+    {ErrorCode.MALFORMED, ErrorCode.UNKNOWN_TYPE, ErrorCode.TOO_LONG, ErrorCode.NO_ANSWER_NOW}
+)
 """After these the server closes the connection."""
 
 

@@ -432,8 +432,8 @@ class Worker:
             connection.send(rejected_frame(session, owner, 0, REJECTED_WRONG_THREAD))
 
     def _submit(self, origin: int, kind: int, body: bytes) -> None:
-        if self._log is not None and self._log.trouble is not None:
-            self._deliver(origin, error_frame(ErrorCode.NOT_NOW, self._log.trouble))
+        if self._log is not None and self._log.refusal:
+            self._deliver(origin, self._log.refusal)
             return
         try:
             if kind == Client.REQUEST:

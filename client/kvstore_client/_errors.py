@@ -13,7 +13,7 @@
     ├── OutcomeError              the connection or the server was lost; says what became of the operation
     │   ├── ResultLostError       it ran, but its result is unknown
     │   ├── NotAppliedError       it never ran, and never will
-    │   │   └── UnavailableError  the server's disk takes nothing: it refuses changes, and answers gets
+    │   │   └── UnavailableError  the server's disk takes nothing: it refuses changes, and may answer gets
     │   ├── ProvisionalLostError  it was answered, but lost before it was certified
     │   └── OutcomeUnknownError   whether it holds is unknown: it may have run or not, or may run yet
     └── IntegrityError            somebody lied; never retried; carries the evidence
@@ -125,9 +125,11 @@ class NotAppliedError(OutcomeError):
 
 
 class UnavailableError(NotAppliedError):
-    """The server can make nothing durable now, as when its disk is full, and refuses changes; gets are answered.
+    """The server can make nothing durable now, as when its disk is full, and refuses changes. Gets are answered, unless
+    it is the disk of its write-ahead log.
 
-    The message has the server's reason. That the operation never runs is the monitor's word, not the server's.
+    The message has the server's reason. That the operation never runs is the monitor's word, not the server's; or the
+    operation was never sent.
     """
 
 
@@ -142,7 +144,8 @@ class ProvisionalLostError(OutcomeError):
 
 
 class OutcomeUnknownError(OutcomeError):
-    """The session or the server was lost, and with it the answer whether this operation holds.
+    """The session or the server was lost, and with it the answer whether this operation holds; or the server can give
+    no answer now, since the disk of its write-ahead log takes nothing.
 
     It may have run or not, or may run yet; or it ran, in an epoch that was certified or in one that was lost.
     """

@@ -8,6 +8,10 @@ later ones never will, so they are sent again in the new generation.
 it on later. So the session is resumed, on the same connection: once the monitor has answered, what it did not run fails
 with UnavailableError, and gets are asked again.
 
+**No answers.** A server whose write-ahead log takes nothing says so: no answer may go out, and not the monitor's to a
+resume either. What was not sent never will be, and a get changes nothing: they fail with UnavailableError. What is in
+flight may have run, or may run yet: OutcomeUnknownError.
+
 **New incarnation.** The monitor says what its sealed state knows of the former session.
 - *Answered*: requests up to `last` took effect, certified. Later ones up to `replayed` took effect again, from the
   write-ahead log, with the same results, and will be certified with `replay_epoch`, by the new incarnation. Those that
@@ -69,6 +73,19 @@ def settle_unknown(sent: Sent) -> list[Operation]:
             )
             operation.call.fail(operation.index, error)
     return again
+
+
+def without_answers(lane: Lane, reason: str) -> None:
+    """No answer can come for now: fail every call that waits for this lane."""
+    unavailable = UnavailableError(reason)
+    for sent in lane.in_flight:
+        for operation in _unsettled(sent.operations):
+            error: KVStoreError = unavailable
+            if operation.code != GET:
+                error = OutcomeUnknownError(f"{reason}: the operation may have taken effect or not, or may do so yet")
+            operation.call.fail(operation.index, error)
+    fail_all(lane.queue, unavailable)
+    lane.queue.clear()
 
 
 def fail_all(operations: Iterable[Operation], error: KVStoreError) -> None:

@@ -1,7 +1,8 @@
 """What the host says on its own word when it will not serve, and what that means for the client.
 
 A TransportError: the connection is of no use, another may be. A RefusedError or ProtocolError: trying again is useless.
-An UnavailableError: requests of this connection were refused because they change something.
+An UnavailableError: requests of this connection were refused because they change something. A NoAnswersError: the
+connection is of no use, and neither is another for now: who waits had better be told so.
 None of it is proof of anything.
 """
 
@@ -22,9 +23,13 @@ from kvstore_client._frames import decode_error
 TEXT_MAX = 2_000
 """Characters of the host's text that get into a message: enough to name sixteen keys."""
 
-_HELLO_REFUSED, _NOT_NOW, _MONITOR_FAILED, _CHANGES_REFUSED = 4, 6, 8, 9
+_HELLO_REFUSED, _NOT_NOW, _MONITOR_FAILED, _CHANGES_REFUSED, _NO_ANSWER_NOW = 4, 6, 8, 9, 10
 _UNKNOWN_KEY, _KEY_REQUIRED, _TOO_MANY_SESSIONS = 3, 4, 5
 _REJECTIONS = {1: "unknown session", 2: "bad mac", 3: "bad sequence", 4: "bad generation", 5: "wrong thread"}
+
+
+class NoAnswersError(ConnectionLostError):
+    """The server can give no answers now: its write-ahead log takes nothing."""
 
 
 def rejection_from_host(reason: int) -> TransportError:
@@ -41,6 +46,8 @@ def error_from_host(body: bytes) -> KVStoreError:
         return _refusal(said, text)
     if code == _NOT_NOW:
         return ConnectionLostError(said)
+    if code == _NO_ANSWER_NOW:
+        return NoAnswersError(said)
     if code == _CHANGES_REFUSED:
         return UnavailableError(said)
     if code == _MONITOR_FAILED:

@@ -63,7 +63,7 @@ from kvstore_client._outcomes import Outcomes
 from kvstore_client._overrides import Override, read_overrides
 from kvstore_client._questions import AdminCall, AdminLine, Callback, HostQuestions
 from kvstore_client._receipts import NOT_REPLAYED, EpochOutcome, Receipt
-from kvstore_client._refusals import error_from_host, rejection_from_host
+from kvstore_client._refusals import NoAnswersError, error_from_host, rejection_from_host
 from kvstore_client._violations import UnverifiedViolation
 
 logger = logging.getLogger("kvstore_client")
@@ -568,6 +568,9 @@ class Session:
 
     def _on_error(self, body: bytes) -> None:
         error = error_from_host(body)
+        if isinstance(error, NoAnswersError) and self._current is not None:
+            for lane in self._current.lanes:
+                _recovery.without_answers(lane, str(error))
         if not isinstance(error, UnavailableError):
             raise error
         self._refused(error)

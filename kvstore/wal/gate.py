@@ -17,6 +17,10 @@ class Gate:
         """Answers that may go out when the records with numbers up to `number` are durable."""
         self._held.append((number, answers))
 
+    def give_up(self, frame: bytes) -> None:
+        """`frame` goes out in place of every answer that is held."""
+        self._held = deque([(0, [(origin, frame) for _, answers in self._held for origin, _ in answers])])
+
     def durable(self, number: int) -> None:
         self._durable = max(self._durable, number)
 

@@ -2,6 +2,10 @@
 
 A round's record holds what its log message had admitted; the receipts of those requests come with the next round. So
 the sync of the one overlaps with the proofs of the other. Records are the prover's, opaque here.
+
+While the disk takes nothing, answers are held, and requests refused. If that lasts, the log gives them up: each client
+is told, in place of its answer, that there is none now. The receipt is dropped, the record is not: whether its request
+took effect is told by the monitor, when the client resumes its session.
 """
 
 import asyncio
@@ -10,10 +14,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from kvstore import failpoints
+from kvstore import failpoints, limits
 from kvstore._prover import Prover
+from kvstore.client_port import error_frame
 from kvstore.framing import HEADER_BYTES
-from kvstore.messages import Server
+from kvstore.messages import ErrorCode, Server
 from kvstore.wal import files
 from kvstore.wal.gate import Answers, Gate
 from kvstore.wal.writer import LogWriter
@@ -57,8 +62,9 @@ class RequestLog:
         self._appended = 0
         self._durable = asyncio.Event()
         self._durable_number = 0
-        self.trouble: str | None = None
-        """Why the disk does not take records."""
+        self.refusal = b""
+        """The error frame for what arrives now; empty if requests are taken."""
+        self._giving_up: asyncio.TimerHandle | None = None
         self._writer = LogWriter(
             directory,
             stream,
@@ -126,5 +132,22 @@ class RequestLog:
         self._on_release()
 
     def _is_troubled(self, text: str | None) -> None:
-        self.trouble = text
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+        if text is None:
+            self.refusal = b""
+        else:
+            self.refusal = error_frame(ErrorCode.NOT_NOW, text)
+            self._give_up_later(text)
         self._on_trouble(text or "")
+
+    def _give_up_later(self, text: str) -> None:
+        loop = asyncio.get_running_loop()
+        self._giving_up = loop.call_later(limits.LOG_PATIENCE_SECONDS, self._give_up, text)
+
+    def _give_up(self, text: str) -> None:
+        self.refusal = error_frame(ErrorCode.NO_ANSWER_NOW, text)
+        self._gate.give_up(self.refusal)
+        self._on_release()
+        # What was let in before the trouble may be answered after this.
+        self._give_up_later(text)

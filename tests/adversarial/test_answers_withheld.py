@@ -1,9 +1,11 @@
 """The host does not answer, or not all: nobody can make it. The client says so in time, and says about what."""
 
+import asyncio
+
 import pytest
-from _harness.client_frames import CERTIFICATE, RECEIPT, REQUEST, dropping, untouched
+from _harness.client_frames import CERTIFICATE, ERROR, RECEIPT, REQUEST, RESUMED, dropping, untouched
 from _harness.service import Service
-from kvstore_client import CertificateTimeoutError, ConnectionLostError
+from kvstore_client import CertificateTimeoutError, ConnectionLostError, OutcomeUnknownError, UnavailableError
 from support.frames import Frame, FrameProxy, Link
 
 
@@ -37,6 +39,23 @@ async def test_every_receipt_is_dropped(shared: Service, wire: FrameProxy, key: 
             await kv.get(key)
     async with shared.client() as honest:
         assert (await honest.get(key, certified=True)).value == b"1"
+
+
+async def test_answers_are_said_to_be_impossible_now(shared: Service, wire: FrameProxy, key: bytes) -> None:
+    """The host says so of a write that ran: the client claims nothing of it, and only of what it never sent."""
+
+    def refuse(_: Link, frame: Frame) -> list[Frame]:
+        return [Frame(ERROR, b"\x0a\0no disk")] if frame.kind in (RECEIPT, RESUMED) else [frame]
+
+    async with shared.client(wire) as kv:
+        wire.to_down = refuse
+        async with asyncio.timeout(10):
+            with pytest.raises(OutcomeUnknownError, match="no disk"):
+                await kv.increment(key)
+            with pytest.raises(UnavailableError, match="no disk"):
+                await kv.increment(key)
+        wire.to_down = untouched
+        assert (await kv.increment(key, certified=True)).value == 2
 
 
 async def test_answers_get_through_after_a_loss(shared: Service, wire: FrameProxy, key: bytes) -> None:

@@ -333,6 +333,7 @@ class Monitor:
 
 Frames = list[tuple[int, bytes]]
 CHANGES_REFUSED = ERROR, struct.pack("<H", 9) + b"no space left"
+NO_ANSWER_NOW = ERROR, struct.pack("<H", 10) + b"no space left"
 Hook = Callable[[int, bytes], Frames]
 
 

@@ -1,4 +1,7 @@
-"""A server that refuses changes: they fail at once, for good and with the server's reason; gets are answered."""
+"""A server that refuses changes: they fail at once, for good and with the server's reason; gets are answered.
+
+And one that can give no answer at all for now, since the disk of its write-ahead log takes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,31 @@ import struct
 from collections.abc import AsyncIterator
 
 import pytest
-from double import ADMIN, CHANGES_REFUSED, ERROR, RESUME, Frames, Host, Monitor, eventually, honest, seed
-from kvstore_client import KV, ClientKey, ConnectionLostError, NotAppliedError, UnavailableError, connect
+from double import (
+    ADMIN,
+    CHANGES_REFUSED,
+    ERROR,
+    NO_ANSWER_NOW,
+    RECEIPT,
+    REQUEST,
+    RESUME,
+    RESUMED,
+    Frames,
+    Host,
+    Monitor,
+    eventually,
+    honest,
+    seed,
+)
+from kvstore_client import (
+    KV,
+    ClientKey,
+    ConnectionLostError,
+    NotAppliedError,
+    OutcomeUnknownError,
+    UnavailableError,
+    connect,
+)
 
 
 @pytest.fixture
@@ -165,3 +191,61 @@ async def test_a_server_that_refuses_at_the_greeting(host: Host) -> None:
     with pytest.raises(ConnectionLostError, match="no space left"):
         async with connect(host.address, host.monitor.identity.hex(), timeout=0.3):
             pass
+
+
+def answers_held(kind: int, body: bytes) -> Frames:
+    return [NO_ANSWER_NOW] if kind in (RECEIPT, RESUMED) else [(kind, body)]
+
+
+@pytest.fixture
+async def patient(host: Host) -> AsyncIterator[KV]:
+    """A client whose timeout no test waits for."""
+    async with connect(host.address, host.monitor.identity.hex(), timeout=60) as kv:
+        await kv.put(b"kept", b"v")
+        yield kv
+
+
+async def test_without_answers_a_change_in_flight_may_have_run(host: Host, patient: KV) -> None:
+    host.to_client = answers_held
+    async with asyncio.timeout(5):
+        with pytest.raises(OutcomeUnknownError, match=r"no space left.*may have taken effect or not"):
+            await patient.increment(b"n")
+        with pytest.raises(UnavailableError, match="no space left"):
+            await patient.get(b"kept")
+    host.to_client = honest
+    assert (await patient.increment(b"n")).value == 2, "it had run, and runs only once"
+
+
+async def test_without_answers_a_change_in_flight_may_never_run(host: Host, patient: KV) -> None:
+    """A server that was asked when the trouble had begun has not passed the request on. Only it knows that."""
+    host.to_monitor = lambda kind, body: (
+        host.push(*NO_ANSWER_NOW) or [] if kind in (REQUEST, RESUME) else [(kind, body)]
+    )
+    async with asyncio.timeout(5):
+        with pytest.raises(OutcomeUnknownError):
+            await patient.increment(b"n")
+    host.to_monitor = honest
+    assert (await patient.increment(b"n")).value == 1, "it is not sent again"
+
+
+async def test_without_answers_what_was_not_sent_never_runs(host: Host, patient: KV) -> None:
+    host.to_client = answers_held
+    async with asyncio.timeout(5):
+        with pytest.raises(OutcomeUnknownError):
+            await patient.put(b"first", b"v")
+        sent = len(host.requests)
+        for _ in range(3):
+            with pytest.raises(UnavailableError, match="no space left"):
+                await patient.put(b"later", b"v")
+    assert len(host.requests) == sent
+    host.to_client = honest
+    assert [answer.value for answer in await patient.get_many([b"first", b"later"])] == [b"v", None]
+
+
+async def test_without_answers_many_calls_fail_together(host: Host, patient: KV) -> None:
+    host.to_client = answers_held
+    async with asyncio.timeout(5):
+        with pytest.raises((OutcomeUnknownError, UnavailableError)):
+            await patient.put_many((str(i).encode(), b"v") for i in range(20_000))
+    host.to_client = honest
+    await patient.put(b"after", b"v")

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from kvstore import limits
+from kvstore.framing import HEADER_BYTES, pack_frame
+from kvstore.messages import ERROR, ErrorCode, Server
 from kvstore.wal import writer as writer_module
 from kvstore.wal.files import Segment, segments
-from kvstore.wal.gate import Gate
+from kvstore.wal.gate import Answers, Gate
+from kvstore.wal.request_log import RequestLog
 from kvstore.wal.tickets import Tickets
 from kvstore.wal.writer import LogWriter
 
@@ -225,3 +228,53 @@ def test_gate_lets_answers_out_in_order_when_their_records_are_durable() -> None
     assert gate.release() == [(3, b"c"), (1, b"d")]
     gate.hold(2, [(4, b"e")])
     assert gate.release() == [(4, b"e")]
+
+
+def test_gate_gives_up_what_it_holds() -> None:
+    gate = Gate()
+    gate.durable(1)
+    gate.hold(2, [(1, b"a"), (2, b"b")])
+    gate.hold(3, [(1, b"c")])
+    gate.give_up(b"error")
+    gate.hold(3, [(4, b"d")])
+    assert gate.release() == [(1, b"error"), (2, b"error"), (1, b"error")]
+    gate.durable(3)
+    assert gate.release() == [(4, b"d")]
+
+
+async def test_answers_that_are_held_too_long_are_given_up_and_their_records_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    def released() -> None:
+        answers.extend(log.released())
+
+    monkeypatch.setattr(writer_module, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(limits, "LOG_PATIENCE_SECONDS", 0.2)
+    answers: Answers = []
+    receipt = pack_frame(Server.RECEIPT, bytes(64))
+    not_now, no_answer_now = (ERROR.pack(code) for code in (ErrorCode.NOT_NOW, ErrorCode.NO_ANSWER_NOW))
+    log = RequestLog(tmp_path, 0, 1, 1, released, lambda _text: None)
+    try:
+        with monkeypatch.context() as failing:
+            failing.setattr(writer_module.os, "fdatasync", fail)
+            log.hold(1, b"record", [])
+            log.hold(1, b"", [(7, receipt)])
+            await until(lambda: bool(log.refusal))
+            assert log.refusal[HEADER_BYTES:].startswith(not_now)
+            assert not answers, "the disk may soon work again"
+            await until(lambda: bool(answers))
+            log.hold(1, b"late", [(8, receipt)])
+            await until(lambda: len(answers) == 2)
+            assert answers == [(7, log.refusal), (8, log.refusal)]
+            assert log.refusal[HEADER_BYTES:].startswith(no_answer_now)
+            assert b"no space" in log.refusal
+        await until(lambda: not log.refusal)
+        log.hold(1, b"", [(9, receipt)])
+        await until(lambda: len(answers) == 3)
+        assert answers[2] == (9, receipt)
+    finally:
+        log.close()
+    assert read(tmp_path) == [(1, [b"record", b"late"])]
