@@ -48,7 +48,10 @@ def print_status(status: Json) -> None:
     facts.add_column()
     facts.add_column(overflow="fold")  # a fingerprint that is cut off is of no use
     for name, value in status.items():
-        if name != "workers":
+        if name == "overrides":
+            for override in value:
+                facts.add_row("override", json.dumps(override))
+        elif name != "workers":
             facts.add_row(name, value if isinstance(value, str) else json.dumps(value))
     names = list(dict.fromkeys(name for worker in workers for name in worker))
     counters = Table(*names, box=None)

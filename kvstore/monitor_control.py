@@ -10,11 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from kvstore_client import Override, ProtocolError
+
 from kvstore import limits
 from kvstore.client_port import error_frame, rejected_frame
 from kvstore.framing import FrameProtocol, pack_frame
 from kvstore.messages import EPOCH, SESSION, TOKEN, ErrorCode, Monitor, Server
 from kvstore.monitor_link import PROTOCOL_VERSION, MonitorLostError, connect_monitor
+from kvstore.overrides import split_overrides
 from kvstore.violation import IntegrityViolationError, Violation, violation_name
 
 _VERSION: Final = struct.Struct("<H")
@@ -67,6 +70,8 @@ class Started:
     epoch: int
     """The first open one."""
     open: bool
+    overrides: tuple[Override, ...]
+    """The oldest first."""
     certificate: bytes
     """Of the epoch before; empty at first."""
 
@@ -128,7 +133,7 @@ class MonitorControl:
     def _received(self, _: FrameProtocol, kind: int, body: bytes) -> None:
         try:
             self._dispatch(kind, body)
-        except (struct.error, ValueError, KeyError) as error:
+        except (struct.error, ValueError, KeyError, ProtocolError) as error:
             self._lost(_, MonitorLostError(f"a message of type {kind:#04x} that cannot be understood ({error})"))
             self.close()
 
@@ -137,8 +142,9 @@ class MonitorControl:
         match kind:
             case Monitor.STARTED:
                 instance, incarnation, identity, epoch, is_open = _STARTED.unpack_from(body)
-                certificate = body[_STARTED.size :]
-                self._resolve(Started(instance, incarnation, identity.hex(), epoch, bool(is_open), certificate))
+                overrides, certificate = split_overrides(body[_STARTED.size :])
+                started = Started(instance, incarnation, identity.hex(), epoch, bool(is_open), overrides, certificate)
+                self._resolve(started)
             case Monitor.NOT_STARTED:
                 (code,) = _CODE.unpack_from(body)
                 text = body[_CODE.size :].decode(errors="replace")

@@ -19,6 +19,7 @@ from kvstore.epochs import Acknowledge, Action, Cut, Epochs, Finish, OutOfTurnEr
 from kvstore.framing import pack_frame
 from kvstore.messages import CUT, EPOCH, SESSION, STORE, TOKEN, Client, ErrorCode, FromChild, Json, Server, ToChild
 from kvstore.monitor_control import MonitorControl, Started
+from kvstore.overrides import override_json
 from kvstore.restarts import Restarts
 from kvstore.sessions import Sessions
 from kvstore.troubles import Troubles
@@ -352,6 +353,7 @@ class Service:
             "fingerprint": None if started is None else started.fingerprint,
             "instance": None if started is None else started.instance.hex(),
             "incarnation": None if started is None else started.incarnation.hex(),
+            "overrides": [] if started is None else [override_json(override) for override in started.overrides],
             "sessions": len(self._sessions),
             **self._restarts.to_json(),
             "workers": await self._worker_stats(),

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,17 @@ async def test_backup_restore_override(tmp_path: Path) -> None:
         async with connect(service.address, service.fingerprint, key=service.admin_key, state=fresh) as kv:
             (override,) = kv.overrides
             assert override.reason == "the disk is lost"
+            shown = {
+                "time": datetime.fromtimestamp(override.time, UTC).isoformat(),
+                "epoch": override.epoch,
+                "old_instance": override.old_instance.hex(),
+                "new_instance": override.new_instance.hex(),
+                "admin_key": override.admin_key.hex(),
+                "reason": "the disk is lost",
+            }
+            assert (await kv.status())["overrides"] == [shown]
+            status = await asyncio.to_thread(service.zetakv, "status")
+            assert b'"reason":"thediskislost"' in b"".join(status.stdout.split()), "lines are folded anywhere"
             assert (await kv.get(b"key 5", certified=True)).value == b"old"
         instance = override.new_instance.hex()
         async with connect(

@@ -238,12 +238,15 @@ impl<'a> Incarnation<'a> {
     }
 
     fn started(&self, last_certificate: Option<&Certificate>) -> Reply {
-        let parts: [&[u8]; 6] = [
+        let mut overrides = Vec::new();
+        self.epochs.overrides().encode(&mut overrides);
+        let parts: [&[u8]; 7] = [
             &self.run.instance,
             &self.run.incarnation,
             &self.monitor.identity().public_key(),
             &self.epochs.covering_epoch().to_le_bytes(),
             &[u8::from(self.monitor.open)],
+            &overrides,
             last_certificate.map_or(&[], Certificate::as_slice),
         ];
         reply(kind::STARTED, &parts)

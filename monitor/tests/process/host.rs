@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use zetakv_monitor::overrides::Overrides;
 use zetakv_monitor::wire::{kind, read_message, write_message};
 use zetakv_verifier::codec::Reader;
 use zetakv_verifier::entry::{Entry, Slots};
@@ -51,6 +52,7 @@ pub struct Started {
     pub incarnation: [u8; 16],
     pub epoch: u32,
     pub open: bool,
+    pub overrides: Overrides,
     pub certificate: Vec<u8>,
 }
 
@@ -85,12 +87,15 @@ impl Control {
         control.send_start_with(threads, has_log, sealed);
         let body = control.connection.expect(kind::STARTED);
         assert_eq!(body[32..64], monitor.fingerprint);
+        let mut reader = Reader::new(&body[69..]);
+        let overrides = Overrides::decode(&mut reader).expect("signed");
         let started = Started {
             instance: body[..16].try_into().expect("16"),
             incarnation: body[16..32].try_into().expect("16"),
             epoch: u32::from_le_bytes(body[64..68].try_into().expect("4")),
             open: body[68] == 1,
-            certificate: body[69..].to_vec(),
+            certificate: body[69 + overrides.encoded_bytes()..].to_vec(),
+            overrides,
         };
         monitor.incarnation.set(started.incarnation);
         (control, started)

@@ -142,7 +142,8 @@ impl Driver {
         let incarnation: [u8; 16] = body[16..32].try_into().expect("16");
         monitor.incarnation.set(incarnation);
         self.incarnations.push(incarnation);
-        let certificate = body[69..].to_vec();
+        assert_eq!(body[69], 0, "no overrides");
+        let certificate = body[70..].to_vec();
         assert_eq!(certificate.is_empty(), sealed == 0);
         if sealed != 0 {
             let first = self.certificates.entry(sealed).or_insert_with(|| certificate.clone());

@@ -124,6 +124,11 @@ fn an_override_continues_an_old_state_as_another_instance_once() {
     };
     let told = Override::verify(statement).expect("signed");
     assert_eq!(told.new_instance(), started.instance);
+    assert_eq!(
+        started.overrides.iter().collect::<Vec<_>>(),
+        [&told],
+        "the host is told, too"
+    );
     assert_eq!(told.admin_key, scratch.admin_key().verifying_key().to_bytes());
     assert_eq!(told.decision.reason, "disk lost");
 
@@ -143,6 +148,7 @@ fn an_override_continues_an_old_state_as_another_instance_once() {
     }
     let (_control, again) = Control::start(&monitor, 1, &next);
     assert_eq!((again.instance, again.certificate), (started.instance, certificate));
+    assert_eq!(again.overrides, started.overrides);
 }
 
 #[test]

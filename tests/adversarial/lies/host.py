@@ -150,7 +150,8 @@ class Host:
             self.refused = violation_name(int.from_bytes(body[:2], "little"))
             raise StreamEndedError(f"not started: {self.refused}")
         _, incarnation, _, self.epoch, _ = _STARTED.unpack_from(body)
-        if certificate := body[_STARTED.size :]:
+        assert body[_STARTED.size] == 0, "no overrides"
+        if certificate := body[_STARTED.size + 1 :]:
             self.stored.certificates[self.epoch - 1] = certificate
         fresh = not self.stored.sealed
         self.stored.forget(self.epoch - 1)
