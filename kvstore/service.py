@@ -366,14 +366,19 @@ class Service:
     async def _ask_workers(self, kind: ToChild, body: bytes, seconds: float) -> list[Json | None]:
         """The answer of each worker; None where there is none in time."""
         self._tokens = (self._tokens + 1) % 2**32
-        waiting = []
-        for child in self._workers:
-            future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-            self._asked[(child.name, self._tokens)] = future
-            child.send(kind, TOKEN.pack(self._tokens), body)
-            waiting.append(future)
-        done, _ = await asyncio.wait(waiting, timeout=seconds)
-        return [future.result() if future in done else None for future in waiting]
+        token, loop = self._tokens, asyncio.get_running_loop()
+        waiting: dict[tuple[str, int], asyncio.Future[Json]] = {
+            (child.name, token): loop.create_future() for child in self._workers
+        }
+        self._asked.update(waiting)
+        try:
+            for child in self._workers:
+                child.send(kind, TOKEN.pack(token), body)
+            await asyncio.wait(waiting.values(), timeout=seconds)
+        finally:
+            for asked in waiting:
+                self._asked.pop(asked, None)
+        return [future.result() if future.done() else None for future in waiting.values()]
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
