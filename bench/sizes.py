@@ -132,7 +132,7 @@ def store_bytes(folder: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in files)
 
 
-def _connect(service: Service) -> KV:
+def _connect(service: Service) -> contextlib.AbstractAsyncContextManager[KV]:
     os.environ["ZETAKV_HOME"] = str(service.home)
     return connect(service.address, monitor=service.fingerprint)
 
