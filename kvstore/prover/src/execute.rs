@@ -64,8 +64,12 @@ impl Mirror {
         let found = found.or_else(|| self.records.find(&key));
         if let Some(id) = found {
             match self.records.get(id).place {
-                Place::Cached(slot) => return Ok(Found::Cached(slot, id)),
+                Place::Cached(slot) => {
+                    self.use_again(id);
+                    return Ok(Found::Cached(slot, id));
+                }
                 Place::Blum { .. } => {
+                    self.use_again(id);
                     let slot = self.make_room(NO_SLOT)?;
                     self.add_blum(id, slot)?;
                     return Ok(Found::Cached(slot, id));
@@ -78,6 +82,7 @@ impl Mirror {
         match end {
             End::Missing(_) => Err(Error::Engine("the rows that an operation needs have not been supplied")),
             End::Record(id) => {
+                self.use_again(id);
                 let slot = self.make_room(parent)?;
                 self.add_again(id, slot, parent)?;
                 Ok(Found::Cached(slot, id))

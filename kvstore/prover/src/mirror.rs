@@ -19,9 +19,12 @@ use crate::hash::merkle_hash;
 use crate::records::{Content, Place, RecordId, Records, STORED};
 use crate::rows::SHORT_KEY_BITS;
 
-/// Operations after which a leaf that did not change is worth being found in Blum when less than half of the room there is free: its way there
-/// changes all nodes above it, and so does its way back. Of most leaves that are read once, it is long before they are read again.
+/// Operations after which a leaf is worth being found in Blum, that which made it not counted. Its way there changes all nodes above it, and
+/// so does its way back; and of most leaves that are written or read once, it is long before they are needed again.
 pub const HOT_LEAF_USES: u8 = 2;
+
+/// The same while at least half of the room in Blum is free: a service that has just started soon works from there.
+const HOT_LEAF_USES_WITH_ROOM: u8 = 1;
 
 /// Passages after which an internal node is worth being found in Blum, instead of being proved from above each time.
 const HOT_NODE_PASSAGES: u8 = 8;
@@ -140,10 +143,8 @@ impl Mirror {
     pub fn is_hot(&self, occupant: &Occupant) -> bool {
         let record = self.records.get(occupant.record);
         match record.content {
-            Content::Leaf(_) => {
-                let is_roomy = self.hot_count < self.hot_records_max / 2;
-                is_roomy || !record.hash_is_current || record.uses >= HOT_LEAF_USES
-            }
+            Content::Leaf(_) if self.hot_count < self.hot_records_max / 2 => record.uses >= HOT_LEAF_USES_WITH_ROOM,
+            Content::Leaf(_) => record.uses >= HOT_LEAF_USES,
             _ => occupant.passages >= HOT_NODE_PASSAGES && record.records_below == STORED,
         }
     }
@@ -447,8 +448,6 @@ impl Mirror {
         let occupant = self.cache.get_mut(slot).ok_or(LINK_BROKEN)?;
         occupant.referenced = true;
         let id = occupant.record;
-        let record = self.records.get_mut(id);
-        record.uses = (record.uses + 1).min(HOT_LEAF_USES);
         self.touch(id);
         Ok(())
     }
@@ -464,6 +463,12 @@ impl Mirror {
     fn operation_ran(&mut self, after_ts: Option<Timestamp>) -> Result<(), Error> {
         self.counters.operations += 1;
         after_ts.map_or(Ok(()), |ts| self.pass(ts))
+    }
+
+    /// An operation is to run on a leaf that was there.
+    pub fn use_again(&mut self, id: RecordId) {
+        let record = self.records.get_mut(id);
+        record.uses = (record.uses + 1).min(HOT_LEAF_USES);
     }
 
     /// A record was needed: it is not among the oldest.
