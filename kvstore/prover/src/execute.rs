@@ -65,11 +65,11 @@ impl Mirror {
         if let Some(id) = found {
             match self.records.get(id).place {
                 Place::Cached(slot) => {
-                    self.use_again(id);
+                    self.count_use(id);
                     return Ok(Found::Cached(slot, id));
                 }
                 Place::Blum { .. } => {
-                    self.use_again(id);
+                    self.count_use(id);
                     let slot = self.make_room(NO_SLOT)?;
                     self.add_blum(id, slot)?;
                     return Ok(Found::Cached(slot, id));
@@ -82,7 +82,7 @@ impl Mirror {
         match end {
             End::Missing(_) => Err(Error::Engine("the rows that an operation needs have not been supplied")),
             End::Record(id) => {
-                self.use_again(id);
+                self.count_use(id);
                 let slot = self.make_room(parent)?;
                 self.add_again(id, slot, parent)?;
                 Ok(Found::Cached(slot, id))
@@ -101,6 +101,7 @@ impl Mirror {
     fn add_leaf(&mut self, key: Key, operation: ClientOperation<'_>, parent: Slot) -> Result<Found, Error> {
         let slot = self.make_room(parent)?;
         let id = self.add_new(key, Some(operation.application_key), slot, parent)?;
+        self.count_use(id);
         Ok(Found::Cached(slot, id))
     }
 }

@@ -19,8 +19,8 @@ use crate::hash::merkle_hash;
 use crate::records::{Content, Place, RecordId, Records, STORED};
 use crate::rows::SHORT_KEY_BITS;
 
-/// Operations after which a leaf is worth being found in Blum, that which made it not counted. Its way there changes all nodes above it, and
-/// so does its way back; and of most leaves that are written or read once, it is long before they are needed again.
+/// Operations after which a leaf is worth being found in Blum. Its way there changes all nodes above it, and so does its way back; and of most
+/// leaves that are written or read once, it is long before they are needed again.
 pub const HOT_LEAF_USES: u8 = 2;
 
 /// The same while at least half of the room in Blum is free: a service that has just started soon works from there.
@@ -465,8 +465,8 @@ impl Mirror {
         after_ts.map_or(Ok(()), |ts| self.pass(ts))
     }
 
-    /// An operation is to run on a leaf that was there.
-    pub fn use_again(&mut self, id: RecordId) {
+    /// An operation is to run on a leaf.
+    pub fn count_use(&mut self, id: RecordId) {
         let record = self.records.get_mut(id);
         record.uses = (record.uses + 1).min(HOT_LEAF_USES);
     }
