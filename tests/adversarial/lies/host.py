@@ -30,7 +30,8 @@ KEY_BYTES_MAX: Final = 100
 VALUE_BYTES_MAX: Final = 10_000
 KEPT_VALUE_BYTES_MAX: Final = 60
 """So that some values are read again."""
-WARM_BYTES_MAX: Final = 20_000
+WARM_BYTES_MAX: Final = 0
+"""So that lies in the store are read."""
 READ_BYTES_MAX: Final = 100_000
 ROUNDS_MAX: Final = 100
 """For what has been submitted at once; an honest host needs a few."""
