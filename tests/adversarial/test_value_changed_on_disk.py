@@ -12,7 +12,7 @@ from _harness.service import Launch, Service, certified
 
 SHORT, LONG = b"100 coins", b"a long value, of which the monitor sees the hash only" * 3
 NOTHING_HOT = ("--hot-records", "0")
-"""Every record goes to Merkle at each cut, so that the next get has to read the store."""
+"""Every record goes to Merkle at each cut: a get of one that is not in memory has to read the store."""
 
 
 async def _store_and_wait(service: Service, key: bytes, value: bytes) -> None:
@@ -26,6 +26,8 @@ async def _store_and_wait(service: Service, key: bytes, value: bytes) -> None:
 async def test_while_the_server_runs(launch: Launch, value: bytes) -> None:
     service = await launch(*NOTHING_HOT)
     await _store_and_wait(service, b"alice", value)
+    await service.stop()
+    await service.start()  # with nothing in memory
     async with service.client() as kv:
         before = await kv.put(b"bob", b"1", certified=True)
         assert service.disk.read(b"alice") == value

@@ -287,7 +287,7 @@ class Thread:
         """Put a request that an earlier incarnation admitted into the queue again."""
         chain = self.replaying()
         request = requests.split_request(data, self.book)
-        if not self.queue.has_room(len(request.operations)):
+        if role and not self.queue.has_room(len(request.operations)):
             self.answer(NOT_YET)
             return
         chain.replayed(role, data, request.session, request.sequence)
