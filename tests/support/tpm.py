@@ -8,12 +8,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 _START_SECONDS = 10.0
 _INDEX = "0x01800100"
+# a command without sessions: TPM2_GetRandom of 8 bytes (TPM 2.0 library, part 3, 16.1)
+_GET_RANDOM = bytes.fromhex("8001 0000000c 0000017b 0008")
 
 
 @contextmanager
@@ -28,19 +30,20 @@ def tpm_register() -> Iterator[str]:
         arguments += ["--tpmstate", f"dir={state}", "--server", f"type=tcp,port={port},bindaddr=127.0.0.1"]
         process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL)
         try:
-            _wait_until_it_listens(port)
+            _wait_until_it_answers(port)
             yield f"tpm:127.0.0.1:{port}:{_INDEX}"
         finally:
             process.kill()
             process.wait()
 
 
-def _wait_until_it_listens(port: int) -> None:
+def _wait_until_it_answers(port: int) -> None:
+    """Wait for a response: a connection that comes and goes while swtpm begins can take the next one with it."""
     end = time.monotonic() + _START_SECONDS
     while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        except ConnectionRefusedError:
-            assert time.monotonic() < end, "swtpm does not listen"
-            time.sleep(0.02)
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=_START_SECONDS) as connection:
+            connection.sendall(_GET_RANDOM)
+            if connection.recv(len(_GET_RANDOM)):
+                return
+        assert time.monotonic() < end, "swtpm does not answer"
+        time.sleep(0.02)

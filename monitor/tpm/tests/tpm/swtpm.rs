@@ -1,9 +1,9 @@
 //! A software TPM for one test, tpm2-tools to play its owner with, and transports that crash or lie.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use zetakv_monitor_tpm::register::{Connect, TpmRegister};
 use zetakv_monitor_tpm::stream::{TpmAddress, Transport};
 
 pub const INDEX: u32 = 0x0180_0100;
+/// A command without sessions: TPM2_GetRandom of 8 bytes (TPM 2.0 library, part 3, 16.1).
+const GET_RANDOM: [u8; 12] = [0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0, 8];
 
 /// A running TPM with a directory; both end with the value.
 pub struct SoftwareTpm {
@@ -57,13 +59,14 @@ impl SoftwareTpm {
             port,
             directory,
         };
+        // a command, not only a connection: one that comes and goes while swtpm begins can take the next with it
         for _ in 0..500 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            if tpm.connect()().is_ok_and(|mut transport| transport.exchange(&GET_RANDOM).is_ok()) {
                 return Some(tpm);
             }
             thread::sleep(Duration::from_millis(10));
         }
-        panic!("swtpm does not listen");
+        panic!("swtpm does not answer");
     }
 
     pub fn connect(&self) -> Connect {
@@ -115,15 +118,20 @@ impl Drop for SoftwareTpm {
     }
 }
 
-/// The first of two ports, one after the other, that are free.
+/// The first of two ports, one after the other, that are free and that no other test of this process is given.
+///
+/// They lie below those that systems hand out by themselves (Linux: from 32768), so that nobody gets one by chance
+/// between this look and the start of the TPM: another test's TPM would answer in its place.
 fn two_free_ports() -> u16 {
-    loop {
-        let first = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = first.local_addr().expect("bound").port();
-        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
-            return port;
-        }
-    }
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 20_000;
+    const PAIRS: u16 = 6_000;
+    let start = std::process::id() as u16 % PAIRS;
+    let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    (0..PAIRS)
+        .map(|_| FIRST + 2 * ((start + GIVEN.fetch_add(1, Ordering::Relaxed)) % PAIRS))
+        .find(|&port| free(port) && free(port + 1))
+        .expect("two free ports")
 }
 
 /// What happens to the commands of a register, counted over all its connections.
