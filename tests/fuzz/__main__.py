@@ -127,7 +127,8 @@ def fuzz(program: Path, seconds: int, seed: int) -> tuple[int, bool]:
 
 
 def repeat(program: Path, path: str) -> int:
-    return subprocess.run([str(program), path], check=False).returncode
+    command = [str(program), f"-artifact_prefix={FAILED}/{program.name}-", path]
+    return subprocess.run(command, check=False).returncode
 
 
 def keep(program: Path) -> None:
