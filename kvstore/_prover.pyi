@@ -93,9 +93,11 @@ class Prover:
         """
 
     def hot_range(self) -> tuple[bytes, bytes]:
-        """First and past-the-last store key of this thread's hot rows: scan them once at start, for `load_hot`."""
+        """First and past-the-last store key of this thread's hot markers: scan them once at start, for `load_hot`."""
 
-    def load_hot(self, rows: Sequence[tuple[bytes, bytes]]) -> None: ...
+    def load_hot(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """The hot markers, all at once. `reads()` then asks for the rows of the records among them first."""
+
     def submit(self, origin: int, body: bytes) -> None:
         """Queue the body of a client's request frame. `origin` comes back with its answer. Raises FrameError."""
 

@@ -14,7 +14,7 @@ PORT_DEFAULT: Final = 7717
 HTTP_PORT_DEFAULT: Final = 7718
 DURABILITY_EPOCH: Final = "epoch"
 DURABILITY_WAL: Final = "wal"
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 """Of the data directory; raised by every change that an older release cannot read."""
 
 _EPOCH_MS_MIN: Final = 10

@@ -12,7 +12,6 @@ finds a bug again often, not always.
 import asyncio
 import contextlib
 import random
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -24,6 +23,7 @@ from crash.load import KEYS, Bulk, Client, certified_values
 from crash.plans import FailpointDirectory, Plan, service_points
 from kvstore_client import KV, connect
 from support.linearizability import Fate
+from support.ports import free_port
 from support.server import ProcessEndedError, Server
 
 EPOCH_MS = 60
@@ -85,7 +85,7 @@ class Run:
         self._sockets.mkdir()
         environment = self._failpoints.environment(monitor) | {"TMPDIR": str(self._sockets)}
         self._options = ["--epoch-ms", str(EPOCH_MS), "--slots", "512", "--hot-records", "4"]
-        self._options += ["--port", str(_free_port()), "--durability", durability]
+        self._options += ["--port", str(free_port()), "--durability", durability]
         self._server = Server(directory, environment=environment)
         self._connections: list[KV] = []
         self._history = History(dict.fromkeys(KEYS))
@@ -241,9 +241,3 @@ class Run:
         async with contextlib.AsyncExitStack() as stack:
             connections = [connect(self._server.address, monitor=fingerprint, key=key) for _ in range(CONNECTIONS)]
             yield [await stack.enter_async_context(connection) for connection in connections]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -10,7 +10,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -22,6 +21,7 @@ from crash.load import KEYS
 from histories.recorded import judge, read, write
 from kvstore_client import KV, ProvisionalLostError, connect
 from support.linearizability import Fate, Kind, Operation
+from support.ports import free_port
 from support.server import Server, environment_of
 
 EPOCH_MS = 60
@@ -61,7 +61,7 @@ class Plan:
 async def record(directory: Path, plan: Plan) -> list[Operation]:
     """What clients did and were told; all processes have ended. Raises what an honest run must not."""
     workers = iter(plan.workers)
-    options = ["--epoch-ms", str(EPOCH_MS), "--slots", "512", "--hot-records", "4", "--port", str(_free_port())]
+    options = ["--epoch-ms", str(EPOCH_MS), "--slots", "512", "--hot-records", "4", "--port", str(free_port())]
     options += ["--durability", plan.durability]
     server = Server(directory)
 
@@ -178,9 +178,3 @@ async def _values(kv: KV) -> None:
 
 def _connected(server: Server) -> contextlib.AbstractAsyncContextManager[KV]:
     return connect(server.address, monitor=server.fingerprint, key=server.admin_key)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

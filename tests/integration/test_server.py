@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import struct
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from kvstore_client import KV, NotANumberError, TooLongError, ViolationError
 from service import Service
+from support.ports import free_port
 from support.server import MonitorProcess
 from support.waiting import is_alive, until
 
@@ -84,8 +84,7 @@ async def test_a_restart_keeps_everything_on_any_number_of_workers(tmp_path: Pat
 
 
 async def test_a_client_lives_on_through_a_restart_on_fewer_workers(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     async with Service(tmp_path, "--port", port, workers=4) as service, service.connected() as kv:
         await kv.put_many(RECORDS, certified=True)
         await asyncio.to_thread(service.stop)

@@ -4,7 +4,6 @@ Epochs last a minute here, so no certificate comes by itself; a clean stop makes
 """
 
 import asyncio
-import socket
 import struct
 from pathlib import Path
 
@@ -13,16 +12,11 @@ from crash.plans import FailpointDirectory, Plan
 from kvstore_client import KV, ProvisionalLostError, connect
 from log_files import LogFiles
 from service import Service
+from support.ports import free_port
 from support.server import ProcessEndedError
 
 LONG_MS = 60_000
 EXIT_VIOLATION = 3
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def service_at(

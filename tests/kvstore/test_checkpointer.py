@@ -66,7 +66,7 @@ def test_what_was_written_is_reported_at_the_next_opening(tmp_path: Path, store:
 @pytest.mark.parametrize(
     ("meta", "verified", "message"),
     [
-        ({"format": 9, "verified": True, "epoch": 1, "threads": 1}, True, "format 9, this release reads format 2"),
+        ({"format": 9, "verified": True, "epoch": 1, "threads": 1}, True, "format 9, this release reads format 3"),
         ({"format": 2, "verified": True, "epoch": 1, "threads": 1}, False, "without --unverified"),
         ({"format": 2, "verified": False, "epoch": 1, "threads": 1}, True, "with --unverified"),
         ({"format": 1}, True, "cannot be read"),

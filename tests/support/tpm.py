@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from support.ports import free_port
+
 _START_SECONDS = 10.0
 _INDEX = "0x01800100"
 # a command without sessions: TPM2_GetRandom of 8 bytes (TPM 2.0 library, part 3, 16.1)
@@ -23,8 +25,7 @@ def tpm_register() -> Iterator[str]:
     """The value of `--register` for a TPM of one's own. Skips the test where swtpm is not installed."""
     if shutil.which("swtpm") is None:
         pytest.skip("needs swtpm (Debian package swtpm)")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="zk-tpm-") as state:
         arguments = ["swtpm", "socket", "--tpm2", "--flags", "not-need-init,startup-clear"]
         arguments += ["--tpmstate", f"dir={state}", "--server", f"type=tcp,port={port},bindaddr=127.0.0.1"]

@@ -65,7 +65,8 @@ pub struct Audit {
     /// The nodes to come that are at or above the partition nodes, as their parents vouch for them.
     above: BTreeMap<[u8; Key::ENCODED_BYTES], Expected>,
     nodes: HashMap<Key, Vec<u8>>,
-    hot: HashSet<Key>,
+    /// Store keys of the hot markers.
+    hot: HashSet<Vec<u8>>,
     records: Vec<Found>,
     garbled: Vec<Key>,
     findings: Vec<Finding>,
@@ -117,7 +118,7 @@ impl Audit {
         }
         for store_key in markers {
             match rows::decode_hot_key(store_key.as_ref()) {
-                Ok(key) => drop(self.hot.insert(key)),
+                Ok(_) => drop(self.hot.insert(store_key.as_ref().to_vec())),
                 Err(Malformed) => self.find_row(Kind::Extra, store_key.as_ref()),
             }
         }
@@ -172,8 +173,8 @@ impl Audit {
         for key in core::mem::take(&mut self.nodes).into_keys() {
             self.find_row(Kind::Extra, &rows::node_key(&key));
         }
-        for key in core::mem::take(&mut self.hot) {
-            self.find_row(Kind::Extra, &rows::hot_key(&key));
+        for marker in core::mem::take(&mut self.hot) {
+            self.find_row(Kind::Extra, &marker);
         }
         self.garbled.clear();
         self.partition += 1;
@@ -198,7 +199,7 @@ impl Audit {
 
     /// Everything at and below `key`, which a parent leads to; `records`: those whose paths begin with it.
     fn visit(&mut self, key: &Key, expected: Expected, records: &[Found]) {
-        let is_hot = self.is_hot(key, expected);
+        let is_hot = self.is_hot(key, expected, records);
         if key.depth() == LEAF_DEPTH {
             return self.visit_record(key, expected, records);
         }
@@ -214,8 +215,10 @@ impl Audit {
     }
 
     /// Whether it is in Blum, as its parent says; its marker must say the same.
-    fn is_hot(&mut self, key: &Key, expected: Expected) -> bool {
-        let has_marker = self.hot.remove(key);
+    fn is_hot(&mut self, key: &Key, expected: Expected, records: &[Found]) -> bool {
+        let has_long_key = records.first().is_some_and(|found| found.has_long_key);
+        let marker = rows::hot_key(key, has_long_key);
+        let has_marker = self.hot.remove(&marker);
         let is_hot = match expected.hash {
             Vouched::Blum => true,
             Vouched::Hash(_) => false,
@@ -223,7 +226,7 @@ impl Audit {
         };
         if has_marker != is_hot {
             let kind = if has_marker { Kind::Extra } else { Kind::Missing };
-            self.find_row(kind, &rows::hot_key(key));
+            self.find_row(kind, &marker);
         }
         is_hot
     }
@@ -329,7 +332,7 @@ impl Audit {
             *side = match records {
                 [] => None,
                 [found] => {
-                    let is_hot = self.hot.remove(&found.key);
+                    let is_hot = self.hot.remove(&rows::hot_key(&found.key, found.has_long_key));
                     let value = found.value();
                     if is_hot {
                         self.sum_up(&found.key, &value);

@@ -42,7 +42,8 @@ impl Checkpoints {
             let is_hot = record.place != Place::Merkle;
             if is_hot != record.has_hot_row {
                 record.has_hot_row = is_hot;
-                pack_row(&hot_key(&record.key), is_hot.then_some(&[]), &mut packed);
+                let marker = hot_key(&record.key, record.has_long_key);
+                pack_row(&marker, is_hot.then_some(&[]), &mut packed);
             }
             Ok(())
         })?;

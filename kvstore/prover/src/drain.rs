@@ -194,7 +194,7 @@ fn missing(mirror: &Mirror, id: RecordId, reached: &mut Option<RecordId>) -> Res
         End::Missing(key) => Ok(Some(key)),
         End::Nothing | End::Other(_) => Err(Error::Store {
             text: "a record in Blum is not in the tree",
-            key: crate::rows::hot_key(&record.key),
+            key: crate::rows::hot_key(&record.key, record.has_long_key),
         }),
     }
 }

@@ -14,6 +14,7 @@ mod findings;
 mod frames;
 mod genesis;
 mod hash;
+mod hot;
 mod mirror;
 mod partitions;
 mod plain;

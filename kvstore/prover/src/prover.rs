@@ -8,17 +8,17 @@ use zetakv_verifier::codec::Reader;
 use zetakv_verifier::crypto::Mac;
 use zetakv_verifier::entry::ThreadId;
 use zetakv_verifier::output::Output;
-use zetakv_verifier::time::Timestamp;
 
 use crate::checkpoint::Checkpoints;
 use crate::drain::Drain;
 use crate::error::Error;
 use crate::frames::{FrameRules, parse_request, parse_resume};
 use crate::genesis;
+use crate::hot::HotSet;
 use crate::mirror::{Counters, Mirror};
 use crate::partitions;
 use crate::reading::{Reads, Wanted, records_at_once};
-use crate::records::{Content, Place, Records};
+use crate::records::Records;
 use crate::rounds::{ClientFrame, Rounds};
 use crate::rows;
 use crate::suspects::Suspect;
@@ -82,9 +82,9 @@ pub struct Prover {
     rules: FrameRules,
     /// Records whose rows may be read at once.
     records_at_once: usize,
-    previous_threads: u16,
-    /// There is no sealed state, so there can be no hot rows.
+    /// There is no sealed state, so there can be no hot markers.
     is_fresh: bool,
+    hot_set: HotSet,
     must_write_spine: bool,
     mirror: Mirror,
     rounds: Rounds,
@@ -150,8 +150,8 @@ impl Prover {
         Ok(Self {
             rules,
             records_at_once,
-            previous_threads: config.previous_threads,
             is_fresh: config.fresh,
+            hot_set: HotSet::new(rules.thread, rules.threads, config.previous_threads, records_at_once),
             must_write_spine: config.fresh && rules.thread == genesis::ROOT_THREAD,
             mirror,
             rounds: Rounds::new(rules, records_at_once, config.log_incarnation.is_some()),
@@ -169,36 +169,22 @@ impl Prover {
         })
     }
 
-    /// First and past-the-last store key of this thread's hot rows.
+    /// First and past-the-last store key of this thread's hot markers.
     pub fn hot_range(&self) -> (Vec<u8>, Vec<u8>) {
         rows::hot_range(self.rules.thread, self.rules.threads)
     }
 
-    /// Learn what is in Blum since the last checkpoint, from the store keys of the hot rows.
-    pub fn load_hot<K: AsRef<[u8]>>(&mut self, store_keys: impl IntoIterator<Item = K>) -> Result<(), Error> {
-        for store_key in store_keys {
-            let store_key = store_key.as_ref();
-            let garbled = |text| Error::Store {
-                text,
-                key: store_key.to_vec(),
-            };
-            if self.is_fresh {
-                return Err(garbled("there is a hot row, but no sealed state"));
-            }
-            let key = rows::decode_hot_key(store_key).map_err(|_| garbled("the key of a hot row is garbled"))?;
-            if key.depth() < partitions::DEPTH || partitions::thread_of(&key, self.rules.threads) != self.rules.thread {
-                return Err(garbled("a hot row belongs to another thread"));
-            }
-            if self.mirror.records.find(&key).is_some() {
-                return Err(garbled("a hot row was loaded twice"));
-            }
-            let id = self.mirror.records.insert(key, Content::NotLoaded, Place::Merkle);
-            self.mirror.records.get_mut(id).has_hot_row = true;
-            let evicted_at = Timestamp::new(self.mirror.clock.epoch, 0);
-            self.mirror
-                .found_in_blum(id, evicted_at, partitions::thread_of(&key, self.previous_threads));
+    /// Learn what is in Blum since the last checkpoint, from the store keys of the hot markers, all at once. The rows of records among it are
+    /// the first that [`Self::reads`] asks for.
+    pub fn load_hot<K: AsRef<[u8]>>(&mut self, markers: impl IntoIterator<Item = K>) -> Result<(), Error> {
+        let mut markers = markers.into_iter().peekable();
+        match markers.peek() {
+            Some(marker) if self.is_fresh => Err(Error::Store {
+                text: "there is a hot marker, but no sealed state",
+                key: marker.as_ref().to_vec(),
+            }),
+            _ => self.hot_set.load(&mut self.mirror, markers),
         }
-        Ok(())
     }
 
     /// Queue the body of a client's request frame.
@@ -249,6 +235,9 @@ impl Prover {
 
     /// The rows that are needed before the next log.
     pub fn reads(&mut self) -> Result<Reads, Error> {
+        if !self.hot_set.is_loaded() {
+            return Ok(self.hot_set.reads());
+        }
         if self.wanted.is_empty() {
             match &mut self.cut {
                 Cut::Draining(drain) => drain.plan(&self.mirror, &mut self.wanted)?,
@@ -260,11 +249,17 @@ impl Prover {
 
     /// The rows for the last `reads`, in its order.
     pub fn supply<R: AsRef<[u8]>>(&mut self, rows: &[Option<R>], ranges: &[Vec<(R, R)>]) -> Result<(), Error> {
+        if !self.hot_set.is_loaded() {
+            return self.hot_set.supply(&mut self.mirror, &mut self.wanted.suspects, rows);
+        }
         self.wanted.supply(&mut self.mirror.records, rows, ranges)
     }
 
     /// The next piece of the log; empty if there is nothing to do.
     pub fn log(&mut self) -> Result<Vec<u8>, Error> {
+        if !self.hot_set.is_loaded() {
+            return Err(Error::Engine("the rows of the hot set have not been supplied"));
+        }
         if self.must_write_spine {
             self.must_write_spine = false;
             genesis::write_spine(&mut self.mirror, self.rules.threads)?;
@@ -432,7 +427,8 @@ impl Prover {
             Cut::Wanted { .. } => self.checkpoints.is_taken(),
             Cut::Asked { .. } | Cut::Draining(_) | Cut::HandingOver => true,
         };
-        self.must_write_spine || cut_can_go_on || self.rounds.has_submitted() || self.rounds.has_admitted()
+        let must_begin = self.must_write_spine || !self.hot_set.is_loaded();
+        must_begin || cut_can_go_on || self.rounds.has_submitted() || self.rounds.has_admitted()
     }
 
     /// Whether an operation has run in the open epoch, or a resume was answered: it may tell that an operation ran, at or before its own

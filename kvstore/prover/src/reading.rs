@@ -21,7 +21,7 @@ const RECORDS_AT_ONCE_MAX: usize = 1024;
 pub const RANGE_ROWS_MAX: usize = SUBTREE_RECORDS_MAX as usize + 1;
 
 const GARBLED: &str = "a row is garbled";
-const MISSING: &str = "a row is missing";
+pub const MISSING: &str = "a row is missing";
 
 /// Records' rows that may be read at once: so many have no more than `read_bytes_max`, even if their values are as long as they may be.
 pub fn records_at_once(read_bytes_max: usize, value_bytes_max: usize) -> usize {
@@ -207,38 +207,41 @@ impl Wanted {
         }
         let mut found = Vec::with_capacity(range.len());
         for (store_key, row) in range {
-            let store_key = store_key.as_ref();
-            let garbled = || Error::Store {
-                text: GARBLED,
-                key: store_key.to_vec(),
-            };
-            let row = RecordRow::decode(row.as_ref()).map_err(|_| garbled())?;
-            let key = rows::leaf_of(row.application_key);
-            let has_long_key = store_key.len() > rows::record_key(&key, false).len();
-            if store_key != rows::record_key(&key, has_long_key) {
-                return Err(garbled());
+            let record = read_record(store_key.as_ref(), row.as_ref(), &mut self.suspects)?;
+            if node.is_proper_ancestor_of(&record.key) {
+                found.push(record);
             }
-            if !node.is_proper_ancestor_of(&key) {
-                continue;
-            }
-            let commitment = row.value.map_or(Commitment::Null, Commitment::of);
-            let hash = merkle_hash(&Value::Leaf(commitment));
-            let held = rows::checksum_of(&hash);
-            self.suspects.compare(row.checksum, held, || Suspect {
-                store_key: store_key.to_vec(),
-                application_key: Some(row.application_key.to_vec()),
-            });
-            found.push(FoundRecord {
-                key,
-                value: row.value,
-                commitment,
-                hash,
-                has_long_key,
-            });
         }
         found.sort_unstable_by(|a, b| a.key.bits().cmp(b.key.bits()));
         Ok(found)
     }
+}
+
+/// A record from its row alone.
+pub fn read_record<'a>(store_key: &[u8], row: &'a [u8], suspects: &mut Suspects) -> Result<FoundRecord<'a>, Error> {
+    let garbled = || Error::Store {
+        text: GARBLED,
+        key: store_key.to_vec(),
+    };
+    let row = RecordRow::decode(row).map_err(|_| garbled())?;
+    let key = rows::leaf_of(row.application_key);
+    let has_long_key = store_key.len() > rows::record_key(&key, false).len();
+    if store_key != rows::record_key(&key, has_long_key) {
+        return Err(garbled());
+    }
+    let commitment = row.value.map_or(Commitment::Null, Commitment::of);
+    let hash = merkle_hash(&Value::Leaf(commitment));
+    suspects.compare(row.checksum, rows::checksum_of(&hash), || Suspect {
+        store_key: store_key.to_vec(),
+        application_key: Some(row.application_key.to_vec()),
+    });
+    Ok(FoundRecord {
+        key,
+        value: row.value,
+        commitment,
+        hash,
+        has_long_key,
+    })
 }
 
 /// What is wanted, row by row.

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | `r`, first 8 bytes of the key hash; or all 32, where another record has the same 8 | a record: application key, and value |
 //! | `n`, path | a Merkle node that is not derived: its two sides, relative to its own path |
-//! | `h`, path | empty: this record or node is in Blum since the last cut |
+//! | `h`, path; or the store key of a record without its `r`, and a zero | empty: this node or record is in Blum since the last cut |
 //!
-//! A *path* is the whole bytes that hold its bits, then the depth as one byte (a leaf's 256 is written as 0, which no stored node has):
+//! A *path* is the whole bytes that hold its bits, then the depth as one byte (from 1 to 255: the root is not stored):
 //! nodes near each other in the tree are near each other in the store. Everything read from rows is checked for its form only: whether
 //! it is true is for the verifier to find. But rows have small checksums, which tell the host at once which row was changed by hand.
 
@@ -29,6 +29,10 @@ pub const HOT_PREFIX: u8 = b'h';
 /// trouble to find keys that do gets longer store keys, and is served as all others.
 pub const SHORT_KEY_BITS: u16 = 64;
 const SHORT_KEY_BYTES: usize = SHORT_KEY_BITS as usize / 8;
+const LONG_KEY_BYTES: usize = 32;
+
+/// Last byte of the marker of a record, in place of the depth that follows the path of a node. No marker is that of the root, of depth 0.
+const RECORD_MARK: u8 = 0;
 
 /// Kind of a record's row without a value.
 const RECORD_NULL: u8 = 0x10;
@@ -55,7 +59,7 @@ pub fn leaf_of(application_key: &[u8]) -> Key {
 pub fn record_key(leaf: &Key, is_long: bool) -> Vec<u8> {
     hash_key(
         RECORD_PREFIX,
-        &leaf.bits()[..if is_long { 32 } else { SHORT_KEY_BYTES }],
+        &leaf.bits()[..if is_long { LONG_KEY_BYTES } else { SHORT_KEY_BYTES }],
     )
 }
 
@@ -96,9 +100,15 @@ pub fn rows_below(bits: [u8; 32], depth: u16) -> Option<(Option<Vec<u8>>, StoreR
     Some(((depth < LEAF_DEPTH).then(|| node_key(&key)), records_range(&key)))
 }
 
-/// The store key of the marker of a record or node that is in Blum.
-pub fn hot_key(key: &Key) -> Vec<u8> {
-    path_key(HOT_PREFIX, key)
+/// The store key of the marker of a record or node that is in Blum. `is_long`: the record has its long store key.
+pub fn hot_key(key: &Key, is_long: bool) -> Vec<u8> {
+    if key.depth() < LEAF_DEPTH {
+        return path_key(HOT_PREFIX, key);
+    }
+    let mut out = record_key(key, is_long);
+    out[0] = HOT_PREFIX;
+    out.push(RECORD_MARK);
+    out
 }
 
 fn path_key(prefix: u8, key: &Key) -> Vec<u8> {
@@ -106,7 +116,7 @@ fn path_key(prefix: u8, key: &Key) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes + 2);
     out.push(prefix);
     out.extend_from_slice(&key.bits()[..bytes]);
-    out.push(key.depth() as u8); // 256 wraps to 0 on purpose
+    out.push(key.depth() as u8); // a node's is below 256
     out
 }
 
@@ -114,38 +124,41 @@ fn path_bytes(depth: u16) -> usize {
     usize::from(depth.div_ceil(8))
 }
 
-/// The record or node that a hot marker's store key names.
-pub fn decode_hot_key(store_key: &[u8]) -> Result<Key, Malformed> {
-    decode_path_key(HOT_PREFIX, store_key)
+/// What a hot marker's store key names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// A node.
+    Node(Key),
+    /// The record that has this store key.
+    Record(Vec<u8>),
+}
+
+/// What a hot marker's store key names.
+pub fn decode_hot_key(store_key: &[u8]) -> Result<Marked, Malformed> {
+    let [HOT_PREFIX, hash @ .., RECORD_MARK] = store_key else {
+        return decode_node_path(HOT_PREFIX, store_key).map(Marked::Node);
+    };
+    match hash.len() {
+        SHORT_KEY_BYTES | LONG_KEY_BYTES => Ok(Marked::Record(hash_key(RECORD_PREFIX, hash))),
+        _ => Err(Malformed),
+    }
 }
 
 /// The node that the store key of its row names.
 pub fn decode_node_key(store_key: &[u8]) -> Result<Key, Malformed> {
-    let key = decode_path_key(NODE_PREFIX, store_key)?;
-    if key.depth() < LEAF_DEPTH {
-        Ok(key)
-    } else {
-        Err(Malformed)
-    }
+    decode_node_path(NODE_PREFIX, store_key)
 }
 
-fn decode_path_key(prefix: u8, store_key: &[u8]) -> Result<Key, Malformed> {
-    let mut reader = Reader::new(store_key);
-    if reader.u8()? != prefix {
+fn decode_node_path(prefix: u8, store_key: &[u8]) -> Result<Key, Malformed> {
+    let [first, path @ .., depth] = store_key else {
         return Err(Malformed);
-    }
-    let (depth, path) = reader.rest().split_last().ok_or(Malformed)?;
-    let depth = if *depth == 0 { LEAF_DEPTH } else { u16::from(*depth) };
-    decode_path(&mut Reader::new(path), depth, path.len())
-}
-
-fn decode_path(reader: &mut Reader<'_>, depth: u16, available: usize) -> Result<Key, Malformed> {
-    let bytes = path_bytes(depth);
-    if available != bytes {
+    };
+    let depth = u16::from(*depth);
+    if *first != prefix || depth == 0 || path.len() != path_bytes(depth) {
         return Err(Malformed);
     }
     let mut bits = [0; 32];
-    bits[..bytes].copy_from_slice(reader.take(bytes)?);
+    bits[..path.len()].copy_from_slice(path);
     let key = Key::prefix(bits, depth);
     if key.bits() == &bits { Ok(key) } else { Err(Malformed) }
 }
@@ -397,10 +410,22 @@ mod tests {
 
     #[test]
     fn hot_keys_round_trip_in_range() {
-        for (bits, depth) in [([0xff; 32], 6), ([0x40; 32], 17), ([0xa5; 32], 256), ([1; 32], 255)] {
+        let node = |bits, depth| {
             let key = Key::prefix(bits, depth);
-            let store_key = hot_key(&key);
-            assert_eq!(decode_hot_key(&store_key), Ok(key));
+            (key, hot_key(&key, false), Marked::Node(key))
+        };
+        let record = |bits, is_long| {
+            let key = Key::leaf(bits);
+            (key, hot_key(&key, is_long), Marked::Record(record_key(&key, is_long)))
+        };
+        for (key, store_key, marked) in [
+            node([0xff; 32], 6),
+            node([0x40; 32], 17),
+            node([1; 32], 255),
+            record([0xa5; 32], false),
+            record([0; 32], true),
+        ] {
+            assert_eq!(decode_hot_key(&store_key), Ok(marked));
             for threads in [1, 2, 16, 64] {
                 let own = (0..threads).filter(|thread| {
                     let (first, end) = hot_range(*thread, threads);
@@ -408,6 +433,21 @@ mod tests {
                 });
                 assert_eq!(own.collect::<Vec<_>>(), [partitions::thread_of(&key, threads)]);
             }
+        }
+    }
+
+    #[test]
+    fn garbled_hot_keys_are_refused() {
+        for store_key in [
+            &b"h"[..],
+            b"h\0",
+            b"r\xa5\x06",
+            b"h\xa5\x06",
+            b"h\xa4\xa4\x06",
+            b"h1234567\0",
+            b"h123456789\0",
+        ] {
+            assert_eq!(decode_hot_key(store_key), Err(Malformed), "{store_key:?}");
         }
     }
 }

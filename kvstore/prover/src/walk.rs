@@ -88,7 +88,7 @@ impl Mirror {
     fn top_of_path(&self, key: &Key) -> Result<RecordId, Error> {
         self.records.deepest_known_above(key).ok_or_else(|| Error::Store {
             text: "the marker of a partition node is missing",
-            key: rows::hot_key(&Key::prefix(*key.bits(), crate::partitions::DEPTH)),
+            key: rows::hot_key(&Key::prefix(*key.bits(), crate::partitions::DEPTH), false),
         })
     }
 
@@ -114,7 +114,7 @@ impl Mirror {
             if in_blum {
                 return Err(Error::Store {
                     text: "the marker of a record in Blum is missing",
-                    key: rows::hot_key(&child.key),
+                    key: rows::hot_key(&child.key, false),
                 });
             }
             match below {

@@ -5,7 +5,9 @@
 use libfuzzer_sys::fuzz_target;
 use zetakv_fuzz::{Input, decoder_bytes_max, within};
 use zetakv_prover::Audit;
-use zetakv_prover::rows::{RecordRow, decode_hot_key, decode_node, decode_node_key, encode_node, hot_key, node_key};
+use zetakv_prover::rows::{
+    HOT_PREFIX, Marked, RecordRow, decode_hot_key, decode_node, decode_node_key, encode_node, hot_key, node_key,
+};
 
 fn record(row: &[u8]) {
     if let Ok(record) = RecordRow::decode(row) {
@@ -26,8 +28,13 @@ fn node(store_key: &[u8], row: &[u8]) {
 }
 
 fn hot(store_key: &[u8]) {
-    if let Ok(key) = decode_hot_key(store_key) {
-        assert_eq!(hot_key(&key), store_key, "one marker for each key");
+    match decode_hot_key(store_key) {
+        Ok(Marked::Node(key)) => assert_eq!(hot_key(&key, false), store_key, "one marker for each node"),
+        Ok(Marked::Record(record)) => {
+            let marker = [&[HOT_PREFIX], &record[1..], &[0]].concat();
+            assert_eq!(marker, store_key, "one marker for each record");
+        }
+        Err(_) => {}
     }
 }
 

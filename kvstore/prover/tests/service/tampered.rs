@@ -51,7 +51,7 @@ fn changed_rows_are_found() {
 
 /// The spine is written anew then: a node of it would be in memory twice, and asked for again and again.
 #[test]
-fn hot_rows_without_a_sealed_state_are_refused() {
+fn hot_markers_without_a_sealed_state_are_refused() {
     let shape = Shape {
         threads: 1,
         slots: 200,

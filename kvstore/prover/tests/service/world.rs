@@ -678,9 +678,10 @@ impl World {
         Ok(world)
     }
 
-    /// The rows of the store whose keys begin so.
-    pub fn rows_of(&self, prefix: u8) -> usize {
-        self.durable.rows.keys().filter(|key| key[0] == prefix).count()
+    /// The store keys that begin so, without that byte, in order.
+    pub fn rows_of(&self, prefix: u8) -> Vec<&[u8]> {
+        let keys = self.durable.rows.keys();
+        keys.filter(|key| key[0] == prefix).map(|key| &key[1..]).collect()
     }
 
     /// The durable records are what the clients know.
