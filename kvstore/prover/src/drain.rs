@@ -20,7 +20,8 @@ use crate::walk::End;
 /// fifty times as much (docs/performance.md).
 const HOT_EPOCHS: usize = 64;
 
-/// The same for a record on which fewer than two operations ran: of those that are written once, as in a load, most are not needed again.
+/// The same for a node, which many paths may lead around, and for a record on which fewer than two operations ran since it was found in Blum
+/// at the start.
 const HOT_EPOCHS_AT_FIRST: usize = 16;
 
 /// Bytes of one log of a drain, so that the verifier checks while the prover writes.

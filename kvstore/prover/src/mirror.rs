@@ -20,14 +20,11 @@ use crate::records::{Content, Place, RecordId, Records, STORED};
 use crate::rows::SHORT_KEY_BITS;
 
 /// Operations after which a leaf is worth being found in Blum. Its way there changes all nodes above it, and so does its way back; and of most
-/// leaves that are written or read once, it is long before they are needed again.
+/// leaves that are written or read once, it is long before they are needed again (docs/performance.md).
 pub const HOT_LEAF_USES: u8 = 2;
 
-/// The same while at least half of the room in Blum is free: a service that has just started soon works from there.
-const HOT_LEAF_USES_WITH_ROOM: u8 = 1;
-
-/// Passages after which an internal node is worth being found in Blum, instead of being proved from above each time.
-const HOT_NODE_PASSAGES: u8 = 8;
+/// Passages in one epoch after which an internal node is worth being found in Blum, instead of being proved from above each time.
+const HOT_NODE_PASSAGES: u8 = 3;
 
 const LINK_BROKEN: Error = Error::Engine("a slot of the cache is not what it should be");
 const TOO_FEW_SLOTS: Error = Error::Engine("the cache has too few slots for one proof");
@@ -143,7 +140,6 @@ impl Mirror {
     pub fn is_hot(&self, occupant: &Occupant) -> bool {
         let record = self.records.get(occupant.record);
         match record.content {
-            Content::Leaf(_) if self.hot_count < self.hot_records_max / 2 => record.uses >= HOT_LEAF_USES_WITH_ROOM,
             Content::Leaf(_) => record.uses >= HOT_LEAF_USES,
             _ => occupant.passages >= HOT_NODE_PASSAGES && record.records_below == STORED,
         }

@@ -44,7 +44,9 @@ fn rows_read_for_hot_values(value_bytes: usize, kept_value_bytes_max: usize) -> 
     let mut world = World::with_limits(502, IDLE, limits);
     let keys: Vec<_> = (0..50).map(|number| format!("key {number}").into_bytes()).collect();
     let put = |key: &Vec<u8>| (key.clone(), Action::Put(vec![1; value_bytes]));
-    world.request(keys.iter().map(put).collect());
+    for _ in 0..2 {
+        world.request(keys.iter().map(put).collect()); // what is used twice becomes hot
+    }
     world.quiesce();
     for _ in 0..2 {
         world.cut(false);
