@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from _harness.expect import caught
 from _harness.monitor_proxy import once
-from _harness.service import Launch, certified
+from _harness.service import Launch, hot
 from _harness.verifier_log import AddBlum, Entry, EvictBlum, NextEpoch
 from blake3 import blake3
 
@@ -48,7 +48,7 @@ class _Alice:
 async def test_record_dropped_from_the_drain(launch: Launch) -> None:
     """A record that nobody used in the epoch is neither added nor evicted again: it stays behind in the old one."""
     service = await launch("--slots", str(_SLOTS), epoch_ms=_EPOCH_MS, through_proxy=True)
-    await certified(service, [(b"alice", b"1"), (b"bob", b"1")])
+    await hot(service, [(b"alice", b"1"), (b"bob", b"1")])
     service.proxy.on_log = _Alice(lambda _: [])
     async with service.client() as kv:
         lied = await kv.put(b"bob", b"2")
@@ -57,7 +57,7 @@ async def test_record_dropped_from_the_drain(launch: Launch) -> None:
 
 async def test_record_still_cached_at_the_cut(launch: Launch) -> None:
     service = await launch("--slots", str(_SLOTS), epoch_ms=_EPOCH_MS, through_proxy=True)
-    await certified(service, [(b"alice", b"1"), (b"bob", b"1")])
+    await hot(service, [(b"alice", b"1"), (b"bob", b"1")])
     service.proxy.on_log = _Alice(lambda add: [replace(add, slot=_SLOTS - 1)])
     async with service.client() as kv:
         lied = await kv.put(b"bob", b"2")
@@ -67,7 +67,7 @@ async def test_record_still_cached_at_the_cut(launch: Launch) -> None:
 async def test_record_added_twice(launch: Launch) -> None:
     """A second copy of a record, with the value that it had at the last cut, lives beside the first."""
     service = await launch("--slots", str(_SLOTS), epoch_ms=_EPOCH_MS, through_proxy=True)
-    await certified(service, [(b"alice", b"old")])
+    await hot(service, [(b"alice", b"old")])
     added: list[AddBlum] = []
 
     def add_again(entries: list[Entry]) -> list[Entry] | None:

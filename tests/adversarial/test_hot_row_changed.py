@@ -8,7 +8,7 @@ import asyncio
 
 import pytest
 from _harness.expect import attempted, caught
-from _harness.service import Launch, certified
+from _harness.service import Launch, hot
 
 _EPOCH_MS = 300
 
@@ -16,7 +16,7 @@ _EPOCH_MS = 300
 @pytest.mark.parametrize("checksum_fits", [False, True], ids=["by_hand", "checksum_fits"])
 async def test_record_in_blum_is_changed_after_a_crash(launch: Launch, checksum_fits: bool) -> None:
     service = await launch(epoch_ms=_EPOCH_MS)
-    await certified(service, [(b"alice", b"100 coins")])
+    await hot(service, [(b"alice", b"100 coins")])
     await asyncio.to_thread(service.server.kill)
     if checksum_fits:
         service.disk.write(b"alice", b"999 coins")
@@ -35,7 +35,7 @@ async def test_record_in_blum_is_changed_after_a_crash(launch: Launch, checksum_
 async def test_a_record_that_nobody_asks_for_is_named(launch: Launch) -> None:
     """At the end of the epoch all that is in Blum is read."""
     service = await launch(epoch_ms=_EPOCH_MS)
-    await certified(service, [(b"alice", b"100 coins"), (b"bob", b"1")])
+    await hot(service, [(b"alice", b"100 coins"), (b"bob", b"1")])
     await asyncio.to_thread(service.server.kill)
     service.disk.flip(b"alice")
     await service.start()

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from _harness.expect import attempted, caught
 from _harness.monitor_proxy import once
-from _harness.service import Launch, Service
+from _harness.service import Launch, Service, hot
 from _harness.verifier_log import AddBlum, Entry
 from blake3 import blake3
 from kvstore_client import Value
@@ -52,8 +52,7 @@ def _adds_of(entries: Sequence[Entry], keys: Sequence[bytes]) -> list[int] | Non
 
 
 async def _two_hot_records(service: Service) -> None:
-    async with service.client() as kv:
-        await kv.put_many({b"alice": _FIRST, b"bob": _SECOND}, certified=True)
+    await hot(service, [(b"alice", _FIRST), (b"bob", _SECOND)])
 
 
 def _edit(change: Edit) -> Callable[[list[Entry]], list[Entry] | None]:

@@ -121,7 +121,7 @@ class HastyClient(Client):
 @pytest.mark.parametrize(
     "steps",
     [
-        (WRITTEN, Cut(), lie(Layer.LOG, "another value"), READ, Cut()),
+        (WRITTEN, READ, Cut(), lie(Layer.LOG, "another value"), READ, Cut()),
         (WRITTEN, Cut(), WRITTEN_AGAIN, READ, Restart(1)),
     ],
     ids=["a wrong value in the log", "answers lost in a crash"],
