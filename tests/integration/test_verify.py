@@ -41,7 +41,8 @@ async def _put_again(server: Server) -> None:
 
 async def _fill(server: Server) -> None:
     async with connect(server.address, server.fingerprint, key=server.admin_key) as kv:
-        await kv.put_many(RECORDS, certified=True)
+        for _ in range(2):
+            await kv.put_many(RECORDS, certified=True)  # what is used twice becomes hot
         await kv.put(LONG, b"long " * 50_000)
         await kv.delete(DELETED, certified=True)
 
