@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from kvstore.checkpointer import Checkpointer, check_meta, opening
-from kvstore.config import FORMAT_VERSION
 from kvstore.limits import MIB
 from kvstore.pending import Pending
 from kvstore.storage import SEALED_KEY, LmdbWriter, StorageError, certificate_key, pack_rows
@@ -37,8 +36,7 @@ def test_all_parts_in_any_order_make_a_checkpoint(store: LmdbWriter, order: tupl
     assert not checkpointer.is_complete
     # Durable: the packed rows, and with them what a start needs. Not applied: the rows themselves.
     assert store.read([b"ra", SEALED_KEY, certificate_key(6)]) == [None, b"sealed 7", b"certificate 6"]
-    written = {"format": FORMAT_VERSION, "verified": True, "epoch": 7, "threads": 2}
-    assert opening(store, verified=True)["meta"] == written
+    assert opening(store, verified=True)["meta"] == {"format": 3, "verified": True, "epoch": 7, "threads": 2}
     assert pending.apply_some() == 7
     assert store.read([b"ra", b"rb", b"rc"]) == [b"1", b"2", None]
 
@@ -68,13 +66,9 @@ def test_what_was_written_is_reported_at_the_next_opening(tmp_path: Path, store:
 @pytest.mark.parametrize(
     ("meta", "verified", "message"),
     [
-        (
-            {"format": 9, "verified": True, "epoch": 1, "threads": 1},
-            True,
-            "format 9, this release reads",
-        ),
-        ({"format": FORMAT_VERSION, "verified": True, "epoch": 1, "threads": 1}, False, "without --unverified"),
-        ({"format": FORMAT_VERSION, "verified": False, "epoch": 1, "threads": 1}, True, "with --unverified"),
+        ({"format": 9, "verified": True, "epoch": 1, "threads": 1}, True, "format 9, this release reads format 3"),
+        ({"format": 3, "verified": True, "epoch": 1, "threads": 1}, False, "without --unverified"),
+        ({"format": 3, "verified": False, "epoch": 1, "threads": 1}, True, "with --unverified"),
         ({"format": 1}, True, "cannot be read"),
         ([], True, "cannot be read"),
     ],
