@@ -75,6 +75,7 @@ class Prover:
         fresh: bool,
         slots: int,
         hot_records_max: int,
+        hot_bytes_max: int,
         kept_value_bytes_max: int,
         warm_bytes_max: int,
         read_bytes_max: int,
@@ -86,10 +87,10 @@ class Prover:
         """`epoch`: the first open epoch. `fresh`: there is no sealed state; thread 0 then writes the spine first.
 
         `previous_threads`: the number of threads at the last checkpoint (owner of what is in Blum); = threads if fresh.
-        `kept_value_bytes_max`: longer values of records that did not change are read again. `warm_bytes_max`: so many
-        bytes of records stay in memory although they could be read again. `read_bytes_max`: a batch ends when it has
-        read so much. `log_incarnation`: with a write-ahead log, the 16 bytes of the incarnation that
-        starts. Then the prover begins with the replay.
+        `hot_records_max`, `hot_bytes_max`: so much stays in Blum over a cut. `kept_value_bytes_max`: longer values of
+        records that did not change are read again. `warm_bytes_max`: so many bytes of records stay in memory although
+        they could be read again. `read_bytes_max`: a batch ends when it has read so much. `log_incarnation`: with a
+        write-ahead log, the 16 bytes of the incarnation that starts. Then the prover begins with the replay.
         """
 
     def hot_range(self) -> tuple[bytes, bytes]:

@@ -22,11 +22,8 @@ _SLOT_BYTES: Final = 256
 _SLOTS_MIN: Final = 1_024
 _SLOTS_DEFAULT: Final = 32_768
 """As in Zeta; more do not make a service faster, as long as the upper levels of the tree fit."""
-_HOT_RECORD_BYTES: Final = 384
-"""Of a record in Blum, without its value."""
-_KEPT_VALUE_BYTES_DEFAULT: Final = 1_024
-_KEPT_VALUE_BYTES_MIN: Final = 256
-"""That there is always room for: most values are shorter."""
+_KEPT_VALUE_BYTES_MAX: Final = 1_024
+"""Most values are shorter; of longer ones, a few would take the room of many records."""
 _HOT_RECORDS_DEFAULT: Final = 1 << 20
 """More make drains, and so epochs, too long."""
 
@@ -37,6 +34,8 @@ class MemoryPlan:
 
     slots: int
     hot_records_max: int
+    hot_bytes_max: int
+    """Records that stay hot, with their values; counted by the prover."""
     kept_value_bytes_max: int
     """Longer values of records that did not change are read again, not kept."""
     warm_bytes_max: int
@@ -62,13 +61,13 @@ def plan_memory(memory_bytes: int, workers: int) -> MemoryPlan:
     share = (memory_bytes - interpreters) // workers
     record_bytes = share * 35 // 100
     hot_bytes = record_bytes * 6 // 10
-    hot_records_max = min(_HOT_RECORDS_DEFAULT, hot_bytes // (_HOT_RECORD_BYTES + _KEPT_VALUE_BYTES_MIN))
     # A changed row is in the worker, packed for the checkpointer, and there again, packed and as a list to be sorted.
     dirty_bytes_max = share * 4 // 10 // 4
     return MemoryPlan(
         slots=max(_SLOTS_MIN, min(_SLOTS_DEFAULT, share // 20 // _SLOT_BYTES)),
-        hot_records_max=hot_records_max,
-        kept_value_bytes_max=min(_KEPT_VALUE_BYTES_DEFAULT, hot_bytes // hot_records_max - _HOT_RECORD_BYTES),
+        hot_records_max=_HOT_RECORDS_DEFAULT,
+        hot_bytes_max=hot_bytes,
+        kept_value_bytes_max=_KEPT_VALUE_BYTES_MAX,
         warm_bytes_max=record_bytes - hot_bytes,
         dirty_bytes_soon=dirty_bytes_max // 4,
         dirty_bytes_max=dirty_bytes_max,

@@ -142,6 +142,7 @@ class Worker:
                 fresh=begin["fresh"],
                 slots=serve.memory.slots,
                 hot_records_max=serve.memory.hot_records_max,
+                hot_bytes_max=serve.memory.hot_bytes_max,
                 kept_value_bytes_max=serve.memory.kept_value_bytes_max,
                 warm_bytes_max=serve.memory.warm_bytes_max,
                 read_bytes_max=serve.memory.read_bytes_max,

@@ -14,18 +14,18 @@ from kvstore.memory import memory_bytes_min, plan_memory
 def test_the_parts_fit_into_the_whole(workers: int) -> None:
     for memory_bytes in (memory_bytes_min(workers), 2 * memory_bytes_min(workers), 16 << 30):
         plan = plan_memory(memory_bytes, workers)
-        hot = plan.hot_records_max * (384 + plan.kept_value_bytes_max)
         dirty = 4 * plan.dirty_bytes_max
-        parts = hot + plan.warm_bytes_max + dirty + plan.slots * 256 + plan.queued_bytes_max + plan.read_bytes_max
+        records = plan.hot_bytes_max + plan.warm_bytes_max + plan.slots * 256
+        parts = records + dirty + plan.queued_bytes_max + plan.read_bytes_max
         assert workers * parts < memory_bytes
-        assert min(plan.hot_records_max, plan.dirty_bytes_soon, plan.kept_value_bytes_max) > 0
+        assert min(plan.hot_bytes_max, plan.dirty_bytes_soon, plan.kept_value_bytes_max) > 0
 
 
 def test_more_memory_is_never_less_of_anything() -> None:
     plans = [plan_memory(size * MIB, 2) for size in range(512, 8192, 512)]
     for less, more in itertools.pairwise(plans):
         assert more.slots >= less.slots
-        assert more.hot_records_max >= less.hot_records_max
+        assert more.hot_bytes_max > less.hot_bytes_max
         assert more.warm_bytes_max > less.warm_bytes_max
         assert more.dirty_bytes_max > less.dirty_bytes_max
 

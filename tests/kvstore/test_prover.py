@@ -48,7 +48,7 @@ def plain_engine() -> PlainEngine:
 
 def prover(**changes: int) -> Prover:
     settings = {"thread": 0, "threads": 1, "previous_threads": 1, "epoch": 1, "slots": 128, "hot_records_max": 100}
-    memory = {"kept_value_bytes_max": 100, "warm_bytes_max": 10_000, "read_bytes_max": 10_000}
+    memory = {"hot_bytes_max": 100_000, "kept_value_bytes_max": 100, "warm_bytes_max": 10_000, "read_bytes_max": 10_000}
     return Prover(fresh=True, **{**settings, **changes}, **memory, **LIMITS)
 
 

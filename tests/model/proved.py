@@ -70,6 +70,7 @@ class Provers:
                 fresh=held is None,
                 slots=SLOTS,
                 hot_records_max=HOT_RECORDS_MAX,
+                hot_bytes_max=BYTES_MAX,
                 kept_value_bytes_max=BYTES_MAX,
                 warm_bytes_max=BYTES_MAX,
                 read_bytes_max=BYTES_MAX,

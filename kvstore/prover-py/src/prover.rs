@@ -10,7 +10,7 @@ pub struct Prover(zetakv_prover::Prover);
 #[pymethods]
 impl Prover {
     #[new]
-    #[pyo3(signature = (*, thread, threads, previous_threads, epoch, fresh, slots, hot_records_max, kept_value_bytes_max, warm_bytes_max, read_bytes_max, key_bytes_max, value_bytes_max, response_bytes_max, log_incarnation=None))]
+    #[pyo3(signature = (*, thread, threads, previous_threads, epoch, fresh, slots, hot_records_max, hot_bytes_max, kept_value_bytes_max, warm_bytes_max, read_bytes_max, key_bytes_max, value_bytes_max, response_bytes_max, log_incarnation=None))]
     #[allow(clippy::too_many_arguments)] // keyword arguments of Python
     fn new(
         py: Python<'_>,
@@ -21,6 +21,7 @@ impl Prover {
         fresh: bool,
         slots: u32,
         hot_records_max: usize,
+        hot_bytes_max: usize,
         kept_value_bytes_max: usize,
         warm_bytes_max: usize,
         read_bytes_max: usize,
@@ -42,6 +43,7 @@ impl Prover {
             fresh,
             slots,
             hot_records_max,
+            hot_bytes_max,
             kept_value_bytes_max,
             warm_bytes_max,
             read_bytes_max,

@@ -74,6 +74,7 @@ impl Bench {
             fresh: true,
             slots: SLOTS,
             hot_records_max: HOT_RECORDS_MAX,
+            hot_bytes_max: usize::MAX,
             kept_value_bytes_max: 1024,
             warm_bytes_max: WARM_BYTES_MAX,
             read_bytes_max: 256 << 20,

@@ -10,7 +10,7 @@ use zetakv_verifier::key::{Key, LEAF_DEPTH};
 
 use crate::cache::{AddedBy, NO_SLOT};
 use crate::error::Error;
-use crate::mirror::{HOT_LEAF_USES, Mirror};
+use crate::mirror::{HOT_LEAF_USES, HotSize, Mirror};
 use crate::partitions;
 use crate::reading::Wanted;
 use crate::records::{Content, Place, Record, RecordId, Records};
@@ -22,7 +22,7 @@ const HOT_EPOCHS: usize = 64;
 
 /// The same for a node, which many paths may lead around, and for a record on which fewer than two operations ran since it was found in Blum
 /// at the start.
-const HOT_EPOCHS_AT_FIRST: usize = 16;
+const HOT_EPOCHS_AT_FIRST: u32 = 16;
 
 /// Bytes of one log of a drain, so that the verifier checks while the prover writes.
 const LOG_BYTES: usize = 1 << 20;
@@ -32,30 +32,64 @@ const BATCH_RECORDS: usize = 8192;
 
 const NOT_CACHED: Error = Error::Engine("the drain has lost a record");
 
+/// Records that are looked at together before their turns: so their cache misses overlap.
+const LOOKED_AT_TOGETHER: usize = 32;
+
 /// A drain in progress.
 #[derive(Debug)]
 pub struct Drain {
     /// What is cached or in Blum, in post-order.
-    worklist: Vec<RecordId>,
+    turns: Vec<Turn>,
     /// Records whose rows may be read at once.
     records_at_once: usize,
     done: usize,
-    /// The records before this in the worklist are planned: what they need is in memory, once `unplanned` is empty.
+    /// The turns before this one are planned: what they need is in memory, once `unplanned` is empty.
     planned: usize,
-    /// With the last node that was found on the path to each.
-    unplanned: Vec<(RecordId, Option<RecordId>)>,
+    /// Indices into `turns`, with the last node that was found on the path to each.
+    unplanned: Vec<(usize, Option<RecordId>)>,
     /// The nodes that were brought in for records that went to Merkle, from the top.
     stack: Vec<RecordId>,
     path: Vec<RecordId>,
 }
 
+/// The turn of a record.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    /// The first 64 bits of its path, padded with ones: decides the post-order of most pairs.
+    first_bits: u64,
+    record: RecordId,
+    /// Epochs since it was last used; [`HOT_EPOCHS`] are as old as more.
+    age: u8,
+    goes_cold: bool,
+    /// When the drain began, its content was in memory: it stays there.
+    is_loaded: bool,
+}
+
+impl Turn {
+    fn new(mirror: &Mirror, id: RecordId, all_to_merkle: bool) -> Self {
+        let record = mirror.records.get(id);
+        let closing_epoch = mirror.clock.epoch - 1; // next_epoch has raised it
+        let age = closing_epoch.saturating_sub(record.last_used).min(HOT_EPOCHS as u32);
+        let is_cold = all_to_merkle || age >= hot_epochs(record) || is_passing(mirror, record);
+        Self {
+            first_bits: first_bits(&record.key),
+            record: id,
+            age: age as u8, // at most HOT_EPOCHS
+            goes_cold: is_cold && record.key.depth() != partitions::DEPTH,
+            is_loaded: record.content.is_loaded(),
+        }
+    }
+}
+
 impl Drain {
     /// Begin, right after `next_epoch`.
     pub fn new(mirror: &mut Mirror, all_to_merkle: bool, records_at_once: usize) -> Self {
-        let worklist = in_post_order(&mirror.records);
-        choose_cold(mirror, &worklist, all_to_merkle);
+        let known = mirror.records.known().iter();
+        let mut turns: Vec<_> = known.map(|id| Turn::new(mirror, *id, all_to_merkle)).collect();
+        make_room(mirror, &mut turns);
+        sort_in_post_order(&mirror.records, &mut turns);
         Self {
-            worklist,
+            turns,
             records_at_once,
             done: 0,
             planned: 0,
@@ -68,24 +102,26 @@ impl Drain {
     /// Ask for the rows that the next records need.
     pub fn plan(&mut self, mirror: &Mirror, wanted: &mut Wanted) -> Result<(), Error> {
         if self.done == self.planned {
-            self.planned = self.worklist.len().min(self.done + BATCH_RECORDS);
-            let planned = &self.worklist[self.done..self.planned];
-            self.unplanned.extend(planned.iter().map(|id| (*id, None)));
+            self.planned = self.turns.len().min(self.done + BATCH_RECORDS);
+            let needs_rows = |index: &usize| self.turns[*index].goes_cold || !self.turns[*index].is_loaded;
+            let in_need = (self.done..self.planned).filter(needs_rows);
+            self.unplanned.extend(in_need.map(|index| (index, None)));
             wanted.begin_batch();
         } else if wanted.batch_is_full() {
             self.cut_batch_short();
         }
         let mut still_unplanned = Vec::new();
         let mut records = 0;
-        for (id, mut reached) in self.unplanned.drain(..) {
+        for (index, mut reached) in self.unplanned.drain(..) {
             if records >= self.records_at_once {
-                still_unplanned.push((id, reached));
+                still_unplanned.push((index, reached));
                 continue;
             }
-            if let Some(key) = missing(mirror, id, &mut reached)? {
+            let turn = &self.turns[index];
+            if let Some(key) = missing(mirror, turn, &mut reached)? {
                 records += usize::from(key.depth() == LEAF_DEPTH);
-                wanted.push(key, mirror.records.get(id).key);
-                still_unplanned.push((id, reached));
+                wanted.push(key, mirror.records.get(turn.record).key);
+                still_unplanned.push((index, reached));
             }
         }
         self.unplanned = still_unplanned;
@@ -97,10 +133,9 @@ impl Drain {
         let Some((first, _)) = self.unplanned.first() else {
             return;
         };
-        let planned = &self.worklist[self.done..self.planned];
-        let ready = planned.iter().take_while(|id| *id != first).count();
-        self.unplanned.truncate(usize::from(ready == 0));
-        self.planned = self.done + ready.max(1);
+        let is_first_of_all = *first == self.done;
+        self.planned = if is_first_of_all { self.done + 1 } else { *first };
+        self.unplanned.truncate(usize::from(is_first_of_all));
     }
 
     /// Whether all that was planned is written, so that memory may be swept.
@@ -114,13 +149,17 @@ impl Drain {
             return Err(Error::Engine("the rows that a drain needs have not been supplied"));
         }
         while self.done < self.planned && mirror.log_bytes() < LOG_BYTES {
-            let id = self.worklist[self.done];
+            if self.done.is_multiple_of(LOOKED_AT_TOGETHER) {
+                let together = &self.turns[self.done..self.planned.min(self.done + LOOKED_AT_TOGETHER)];
+                mirror.records.look_at(together.iter().map(|turn| turn.record));
+            }
+            let turn = self.turns[self.done];
             self.done += 1;
-            let key = mirror.records.get(id).key;
+            let key = mirror.records.get(turn.record).key;
             self.leave_behind(mirror, Some(&key))?;
-            self.take_turn(mirror, id, &key)?;
+            self.take_turn(mirror, &turn, &key)?;
         }
-        if self.done < self.worklist.len() {
+        if self.done < self.turns.len() {
             return Ok(false);
         }
         self.leave_behind(mirror, None)?;
@@ -146,7 +185,8 @@ impl Drain {
         Ok(())
     }
 
-    fn take_turn(&mut self, mirror: &mut Mirror, id: RecordId, key: &Key) -> Result<(), Error> {
+    fn take_turn(&mut self, mirror: &mut Mirror, turn: &Turn, key: &Key) -> Result<(), Error> {
+        let id = turn.record;
         let slot = match mirror.records.get(id).place {
             Place::Cached(slot) => slot,
             Place::Blum { .. } => {
@@ -157,9 +197,8 @@ impl Drain {
             Place::Merkle => return Err(NOT_CACHED),
         };
         let added_by = mirror.cache.get(slot).ok_or(NOT_CACHED)?.added_by;
-        let goes_cold = core::mem::take(&mut mirror.records.get_mut(id).goes_cold);
         match added_by {
-            AddedBy::Blum if goes_cold => {
+            AddedBy::Blum if turn.goes_cold => {
                 mirror.records.get_mut(id).uses = 0;
                 let mut path = core::mem::take(&mut self.path);
                 mirror.walk(key, Some(id), &mut path)?;
@@ -168,26 +207,19 @@ impl Drain {
                 mirror.evict_merkle(slot, parent)
             }
             AddedBy::Blum => mirror.evict_blum(slot, mirror.clock),
-            AddedBy::Merkle { parent } if goes_cold => mirror.evict_merkle(slot, parent),
+            AddedBy::Merkle { parent } if turn.goes_cold => mirror.evict_merkle(slot, parent),
             AddedBy::Merkle { .. } => mirror.evict_blum_merkle(slot, mirror.clock),
         }
     }
 }
 
 /// The record whose row must be in memory before a record has its turn, if there is one.
-fn missing(mirror: &Mirror, id: RecordId, reached: &mut Option<RecordId>) -> Result<Option<Key>, Error> {
-    let record = mirror.records.get(id);
+fn missing(mirror: &Mirror, turn: &Turn, reached: &mut Option<RecordId>) -> Result<Option<Key>, Error> {
+    let record = mirror.records.get(turn.record);
     if let Content::NotLoaded = record.content {
         return Ok(Some(record.key));
     }
-    let comes_from_blum = match record.place {
-        Place::Cached(slot) => mirror
-            .cache
-            .get(slot)
-            .is_some_and(|occupant| occupant.added_by == AddedBy::Blum),
-        Place::Blum { .. } | Place::Merkle => true,
-    };
-    if !(record.goes_cold && comes_from_blum) {
+    if !(turn.goes_cold && comes_from_blum(mirror, record)) {
         return Ok(None);
     }
     match mirror.search(&record.key, reached)? {
@@ -200,78 +232,70 @@ fn missing(mirror: &Mirror, id: RecordId, reached: &mut Option<RecordId>) -> Res
     }
 }
 
-/// All records that are cached or in Blum, descendants before their ancestors, from left to right.
-fn in_post_order(records: &Records) -> Vec<RecordId> {
-    let known = records.known().iter();
-    let mut sorted: Vec<(u64, RecordId)> = known.map(|id| (first_bits(&records.get(*id).key), *id)).collect();
-    sorted.sort_unstable_by(|(bits_a, a), (bits_b, b)| {
-        bits_a
-            .cmp(bits_b)
-            .then_with(|| records.get(*a).key.cmp_post_order(&records.get(*b).key))
+/// Descendants before their ancestors, otherwise from left to right.
+fn sort_in_post_order(records: &Records, turns: &mut [Turn]) {
+    turns.sort_unstable_by(|a, b| {
+        let by_key = || records.get(a.record).key.cmp_post_order(&records.get(b.record).key);
+        a.first_bits.cmp(&b.first_bits).then_with(by_key)
     });
-    sorted.into_iter().map(|(_, id)| id).collect()
 }
 
-/// The first 64 bits of a path, padded with ones: decides the post-order of most pairs.
 fn first_bits(key: &Key) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&key.bits()[..8]);
     u64::from_be_bytes(bytes) | u64::MAX.checked_shr(u32::from(key.depth())).unwrap_or(0)
 }
 
-/// Mark the records that go to Merkle: what is cached and not hot, what was not used lately, and the oldest of what is too much.
-fn choose_cold(mirror: &mut Mirror, worklist: &[RecordId], all_to_merkle: bool) {
-    let closing_epoch = mirror.clock.epoch - 1; // next_epoch has raised it
-    let mut by_age = [0_usize; HOT_EPOCHS];
-    let mut stay = usize::from(partitions::COUNT);
-    for id in worklist {
-        let record = mirror.records.get(*id);
-        if record.key.depth() == partitions::DEPTH {
-            continue;
+/// Count anew what is hot; and of what would be hot and is too much, the oldest goes cold.
+fn make_room(mirror: &mut Mirror, turns: &mut [Turn]) {
+    let (mut hot, mut by_age) = (HotSize::default(), [HotSize::default(); HOT_EPOCHS + 1]);
+    for turn in turns.iter() {
+        let record = mirror.records.get(turn.record);
+        if comes_from_blum(mirror, record) {
+            hot.add(record);
         }
-        let age = age_of(mirror, *id, closing_epoch);
-        let is_cold = all_to_merkle || age >= hot_epochs(record) || is_passing(mirror, *id);
-        mirror.records.get_mut(*id).goes_cold = is_cold;
-        if !is_cold {
-            by_age[age] += 1;
-            stay += 1;
+        if !turn.goes_cold {
+            by_age[usize::from(turn.age)].add(record);
         }
     }
-    let mut excess = stay.saturating_sub(mirror.hot_records_max);
-    for age in (0..HOT_EPOCHS).rev() {
-        if excess == 0 {
-            break;
-        }
-        if by_age[age] == 0 {
-            continue;
-        }
-        for id in worklist {
-            let record = mirror.records.get(*id);
-            let is_eligible = !record.goes_cold && record.key.depth() != partitions::DEPTH;
-            if excess > 0 && is_eligible && age_of(mirror, *id, closing_epoch) == age {
-                mirror.records.get_mut(*id).goes_cold = true;
-                excess -= 1;
+    mirror.hot = hot;
+    let mut stays = HotSize::default();
+    by_age.iter().for_each(|of_this_age| stays.merge(*of_this_age));
+    let mut excess = stays.beyond(mirror.hot_max);
+    for age in (0..=HOT_EPOCHS).rev().filter(|age| by_age[*age].records > 0) {
+        for turn in turns.iter_mut().filter(|turn| usize::from(turn.age) == age) {
+            if excess.is_empty() {
+                return;
+            }
+            let record = mirror.records.get(turn.record);
+            if !turn.goes_cold && record.key.depth() != partitions::DEPTH {
+                turn.goes_cold = true;
+                excess.remove(record);
             }
         }
     }
 }
 
-fn hot_epochs(record: &Record) -> usize {
+/// Whether a record that is cached or in Blum was in Blum before.
+fn comes_from_blum(mirror: &Mirror, record: &Record) -> bool {
+    let Place::Cached(slot) = record.place else {
+        return true;
+    };
+    let occupant = mirror.cache.get(slot);
+    occupant.is_some_and(|occupant| occupant.added_by == AddedBy::Blum)
+}
+
+fn hot_epochs(record: &Record) -> u32 {
     if record.uses < HOT_LEAF_USES {
         HOT_EPOCHS_AT_FIRST
     } else {
-        HOT_EPOCHS
+        HOT_EPOCHS as u32
     }
 }
 
-/// Epochs since a record was last used.
-fn age_of(mirror: &Mirror, id: RecordId, epoch: u32) -> usize {
-    epoch.saturating_sub(mirror.records.get(id).last_used) as usize
-}
-
 /// Whether a record is cached, and not worth being found in Blum.
-fn is_passing(mirror: &Mirror, id: RecordId) -> bool {
-    let Place::Cached(slot) = mirror.records.get(id).place else {
+fn is_passing(mirror: &Mirror, record: &Record) -> bool {
+    let Place::Cached(slot) = record.place else {
         return false;
     };
     mirror

@@ -122,6 +122,7 @@ fn in_row(text: &'static str, store_key: &[u8]) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mirror::HotSize;
     use crate::records::Records;
     use crate::rows::{RecordRow, hot_key, record_key};
 
@@ -129,7 +130,11 @@ mod tests {
     const RECORDS_AT_ONCE: usize = 2;
 
     fn mirror() -> Mirror {
-        Mirror::new(0, EPOCH, 80, 100, Records::new(usize::MAX, usize::MAX))
+        let most = HotSize {
+            records: usize::MAX,
+            bytes: usize::MAX,
+        };
+        Mirror::new(0, EPOCH, 80, most, Records::new(usize::MAX, usize::MAX))
     }
 
     fn hot_set(threads: u16) -> HotSet {

@@ -16,7 +16,7 @@ use crate::cache::{AddedBy, Cache, NO_SLOT, Occupant, ROOT_SLOT};
 use crate::derive::SUBTREE_RECORDS_MAX;
 use crate::error::Error;
 use crate::hash::merkle_hash;
-use crate::records::{Content, Place, RecordId, Records, STORED};
+use crate::records::{Content, Place, Record, RecordId, Records, STORED};
 use crate::rows::SHORT_KEY_BITS;
 
 /// Operations after which a leaf is worth being found in Blum. Its way there changes all nodes above it, and so does its way back; and of most
@@ -43,6 +43,46 @@ pub struct Counters {
     pub blum_adds: u64,
 }
 
+/// So many records, which take so many bytes of memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HotSize {
+    pub records: usize,
+    pub bytes: usize,
+}
+
+impl HotSize {
+    /// One record more.
+    pub fn add(&mut self, record: &Record) {
+        self.records += 1;
+        self.bytes += record.bytes_in_memory();
+    }
+
+    /// One record less, which may have had other bytes when it was added.
+    pub fn remove(&mut self, record: &Record) {
+        self.records = self.records.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(record.bytes_in_memory());
+    }
+
+    /// All of the other, too.
+    pub fn merge(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+
+    /// What is above the most that may be.
+    pub const fn beyond(self, most: Self) -> Self {
+        Self {
+            records: self.records.saturating_sub(most.records),
+            bytes: self.bytes.saturating_sub(most.bytes),
+        }
+    }
+
+    /// Whether there is nothing.
+    pub const fn is_empty(self) -> bool {
+        self.records == 0 && self.bytes == 0
+    }
+}
+
 /// One verifier thread, as its log has made it.
 #[derive(Debug)]
 pub struct Mirror {
@@ -52,24 +92,24 @@ pub struct Mirror {
     pub clock: Timestamp,
     /// Between `next_epoch` and `verify_epoch`: evictions to Blum follow the order of the drain.
     pub is_closing: bool,
-    /// Records that are in Blum, or in the cache from there.
-    pub hot_count: usize,
-    pub hot_records_max: usize,
+    /// What is in Blum, or in the cache from there. Bytes are as of when a record came, or of the last drain.
+    pub hot: HotSize,
+    pub hot_max: HotSize,
     pub counters: Counters,
     log: Vec<u8>,
 }
 
 impl Mirror {
     /// A thread at the start of an epoch, with nothing in memory.
-    pub fn new(thread: ThreadId, epoch: u32, slots: u32, hot_records_max: usize, records: Records) -> Self {
+    pub fn new(thread: ThreadId, epoch: u32, slots: u32, hot_max: HotSize, records: Records) -> Self {
         Self {
             thread,
             records,
             cache: Cache::new(slots),
             clock: Timestamp::new(epoch, 1),
             is_closing: false,
-            hot_count: 0,
-            hot_records_max,
+            hot: HotSize::default(),
+            hot_max,
             counters: Counters::default(),
             log: Vec::new(),
         }
@@ -96,14 +136,14 @@ impl Mirror {
 
     /// A record is in Blum that the log of this thread has not put there: at the start, by the former owner of its partition.
     pub fn found_in_blum(&mut self, id: RecordId, ts: Timestamp, thread: ThreadId) {
-        self.hot_count += 1;
+        self.hot.add(self.records.get(id));
         self.records.set_place(id, Place::Blum { ts, thread });
         self.touch(id);
     }
 
     /// Another thread goes on with a record that is in Blum.
     pub fn forget(&mut self, id: RecordId) {
-        self.hot_count -= 1;
+        self.hot.remove(self.records.get(id));
         self.records.forget(id);
     }
 
@@ -129,11 +169,13 @@ impl Mirror {
         let next = self.clock.next().ok_or(CLOCK_ENDS)?;
         match victim.added_by {
             AddedBy::Blum => self.evict_blum(slot, next),
-            AddedBy::Merkle { .. } if self.is_hot(&victim) && self.hot_count < self.hot_records_max => {
-                self.evict_blum_merkle(slot, next)
-            }
+            AddedBy::Merkle { .. } if self.is_hot(&victim) && self.has_hot_room() => self.evict_blum_merkle(slot, next),
             AddedBy::Merkle { parent } => self.evict_merkle(slot, parent),
         }
+    }
+
+    const fn has_hot_room(&self) -> bool {
+        self.hot.records < self.hot_max.records && self.hot.bytes < self.hot_max.bytes
     }
 
     /// Whether a record that was added by Merkle should be evicted to Blum, if there is room for it in memory.
@@ -283,7 +325,7 @@ impl Mirror {
         self.emit(&Entry::EvictMerkle { slot, parent });
         let occupant = *self.occupant(slot)?;
         if occupant.added_by == AddedBy::Blum {
-            self.hot_count -= 1;
+            self.hot.remove(self.records.get(occupant.record));
             self.records.list(occupant.record);
         }
         let record = self.records.get(occupant.record);
@@ -367,7 +409,7 @@ impl Mirror {
         self.write_side(parent, &key, |side| side.hash = None)?;
         self.records.get_mut(occupant.record).hash_is_current = false;
         self.clock = ts;
-        self.hot_count += 1;
+        self.hot.add(self.records.get(occupant.record));
         self.records.list(occupant.record);
         self.leave(slot, parent, &key, Place::Blum { ts, thread })
     }

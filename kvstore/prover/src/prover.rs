@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::frames::{FrameRules, parse_request, parse_resume};
 use crate::genesis;
 use crate::hot::HotSet;
-use crate::mirror::{Counters, Mirror};
+use crate::mirror::{Counters, HotSize, Mirror};
 use crate::partitions;
 use crate::reading::{Reads, Wanted, records_at_once};
 use crate::records::Records;
@@ -51,6 +51,8 @@ pub struct Config {
     pub slots: u32,
     /// Records that are kept in Blum at the most.
     pub hot_records_max: usize,
+    /// Bytes of them in memory at the most.
+    pub hot_bytes_max: usize,
     /// Longer values of records that did not change are not kept in memory.
     pub kept_value_bytes_max: usize,
     /// Bytes of records that stay in memory although they could be read again.
@@ -140,7 +142,10 @@ impl Prover {
             rules.thread,
             config.epoch,
             config.slots,
-            config.hot_records_max,
+            HotSize {
+                records: config.hot_records_max,
+                bytes: config.hot_bytes_max,
+            },
             Records::new(config.kept_value_bytes_max, config.warm_bytes_max),
         );
         if config.fresh && rules.thread != genesis::ROOT_THREAD {
@@ -456,7 +461,7 @@ impl Prover {
     pub fn stats(&self) -> Stats {
         Stats {
             cached: self.mirror.cache.occupied_count(),
-            hot: self.mirror.hot_count,
+            hot: self.mirror.hot.records,
             dirty_records: self.mirror.records.changed_count(),
             counters: self.mirror.counters,
         }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -90,6 +91,13 @@ pub enum Content {
     Node(Box<Node>),
 }
 
+impl Content {
+    /// Whether it is in memory.
+    pub const fn is_loaded(&self) -> bool {
+        !matches!(self, Self::NotLoaded)
+    }
+}
+
 /// Where the verifier has a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -135,8 +143,6 @@ pub struct Record {
     is_warm_again: bool,
     /// Its place in the list of records that are in Blum or cached, if it is.
     known_at: u32,
-    /// The drain in progress takes it out of Blum.
-    pub goes_cold: bool,
 }
 
 impl Record {
@@ -154,7 +160,8 @@ impl Record {
         self.is_listed || self.frozen_in != 0
     }
 
-    fn bytes_in_memory(&self) -> usize {
+    /// What it counts for where memory is divided.
+    pub fn bytes_in_memory(&self) -> usize {
         RECORD_OVERHEAD_BYTES
             + match &self.content {
                 Content::Leaf(leaf) => leaf.bytes_in_memory(),
@@ -232,6 +239,19 @@ impl Records {
         &self.arena[id as usize]
     }
 
+    /// Bring records into the processor's cache: what misses it here, misses at once, not one after the other.
+    pub fn look_at(&self, ids: impl Iterator<Item = RecordId>) {
+        for id in ids {
+            let record = self.get(id);
+            black_box((
+                record.key.depth(),
+                record.place,
+                record.uses,
+                record.content.is_loaded(),
+            ));
+        }
+    }
+
     /// What was the parent of a record when that was last added by Merkle, if it, or another record in its place, is in memory.
     pub fn above(&self, record: &Record) -> Option<&Record> {
         self.arena.get(record.above as usize)
@@ -275,7 +295,6 @@ impl Records {
             is_warm: false,
             is_warm_again: false,
             known_at: 0,
-            goes_cold: false,
         };
         let id = match self.free.pop() {
             Some(id) => {

@@ -230,8 +230,8 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
     }
 
     /// A record that may be evicted: not the root, and no child of it is linked.
-    pub fn evictable(&self, slot: Slot) -> Result<Record, Fault> {
-        let record = *self.get(slot, &Key::ROOT)?;
+    pub fn evictable(&self, slot: Slot) -> Result<&Record, Fault> {
+        let record = self.get(slot, &Key::ROOT)?;
         check!(evict_not_root: !record.key.is_root(), else RootIsPermanent(record.key));
         check!(evict_no_child_linked: record.linked == [None; 2], else ChildCached(record.key));
         Ok(record)
@@ -252,7 +252,7 @@ impl<const LEAF_DEPTH: u16> Cache<LEAF_DEPTH> {
 
     /// Evict a record, and write its hash into its parent.
     pub fn evict_merkle<C: Crypto>(&mut self, crypto: &C, slot: Slot, parent: Slot) -> Result<(), Fault> {
-        let record = self.evictable(slot)?;
+        let record = *self.evictable(slot)?;
         let mut above = self.check_above(slot, &record, parent)?;
         if !record.hash_is_current {
             above.set_side(Child {

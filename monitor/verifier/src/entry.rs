@@ -90,6 +90,7 @@ pub enum Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// Read one entry.
+    #[inline(always)]
     pub fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
         Ok(match reader.u8()? {
             1 => Self::AddMerkle {

@@ -128,6 +128,7 @@ impl Key {
         other.depth.cmp(&self.depth)
     }
 
+    #[inline]
     /// Read an encoded key, and refuse one with set bits beyond its depth.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let depth = reader.u16()?;

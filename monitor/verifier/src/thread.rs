@@ -283,7 +283,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
     }
 
     fn evict_blum_merkle(&mut self, slot: Slot, parent: Slot, ts: Timestamp) -> Result<(), Fault> {
-        let record = self.cache.evictable(slot)?;
+        let record = *self.cache.evictable(slot)?;
         check!(evict_blum_merkle_came_from_merkle: record.parent.is_some(), else NotAddedByMerkle(record.key));
         self.cache.evict_to_blum(slot, &record, parent)?;
         self.epochs.evict(&self.crypto, &record.key, &record.value, ts)

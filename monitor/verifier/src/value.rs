@@ -184,6 +184,7 @@ impl Value {
     }
 
     /// Read an encoded value.
+    #[inline]
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         match reader.u8()? {
             3 => Ok(Self::Node(Node {

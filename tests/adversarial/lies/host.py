@@ -29,6 +29,7 @@ SLOTS: Final = 256
 KEY_BYTES_MAX: Final = 100
 VALUE_BYTES_MAX: Final = 10_000
 KEPT_VALUE_BYTES_MAX: Final = 60
+HOT_BYTES_MAX: Final = 1 << 20
 """So that some values are read again."""
 WARM_BYTES_MAX: Final = 0
 """So that lies in the store are read."""
@@ -171,6 +172,7 @@ class Host:
                 fresh=fresh,
                 slots=SLOTS,
                 hot_records_max=self._hot_records,
+                hot_bytes_max=HOT_BYTES_MAX,
                 kept_value_bytes_max=KEPT_VALUE_BYTES_MAX,
                 warm_bytes_max=WARM_BYTES_MAX,
                 read_bytes_max=READ_BYTES_MAX,

@@ -68,6 +68,7 @@ pub fn prover(log_incarnation: Option<[u8; 16]>) -> Prover {
         fresh: true,
         slots: SLOTS,
         hot_records_max: 8,
+        hot_bytes_max: usize::MAX,
         kept_value_bytes_max: 64 * 1024,
         warm_bytes_max: 16 * 1024,
         read_bytes_max: 16 * 1024,

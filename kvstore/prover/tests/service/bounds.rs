@@ -2,6 +2,7 @@
 
 use crate::client::Action;
 use crate::world::{Limits, Shape, World};
+use zetakv_verifier::value::Node;
 
 const SHAPE: Shape = Shape {
     threads: 1,
@@ -37,6 +38,7 @@ fn many_small_requests_for_one_long_value_are_not_answered_all_at_once() {
 /// A world with this many hot records of this size, in a few epochs; how many single rows were read for gets of them afterwards.
 fn rows_read_for_hot_values(value_bytes: usize, kept_value_bytes_max: usize) -> usize {
     let limits = Limits {
+        hot_bytes_max: usize::MAX,
         kept_value_bytes_max,
         warm_bytes_max: 0,
         read_bytes_max: MIB,
@@ -64,10 +66,40 @@ fn hot_values_are_kept_up_to_their_limit_and_longer_ones_read_again() {
     assert_eq!(rows_read_for_hot_values(101, 100), 50);
 }
 
+/// How many records, partition nodes included, are hot after 50 with values of 100 bytes were used.
+fn hot_records(hot_bytes_max: usize) -> usize {
+    let limits = Limits {
+        hot_bytes_max,
+        ..Limits::NONE
+    };
+    let mut world = World::with_limits(504, IDLE, limits);
+    let put = |number| (format!("key {number}").into_bytes(), Action::Put(vec![1; 100]));
+    for _ in 0..3 {
+        for _ in 0..2 {
+            world.request((0..50).map(put).collect());
+        }
+        world.quiesce();
+        world.cut(false);
+        world.certify(false);
+    }
+    world.hot_records()
+}
+
+#[test]
+fn as_much_is_hot_as_its_bytes_allow() {
+    let partitions = 64;
+    assert_eq!(hot_records(0), partitions);
+    assert!(hot_records(usize::MAX) >= partitions + 50);
+    // what 64 nodes take, and 20 records of 256 bytes with a value of 100
+    let some = 64 * (256 + size_of::<Node>()) + 20 * 356;
+    assert_eq!(hot_records(some), partitions + 20);
+}
+
 #[test]
 fn a_batch_ends_when_it_has_read_what_it_may() {
     let read_at_once_max = |read_bytes_max| {
         let limits = Limits {
+            hot_bytes_max: usize::MAX,
             kept_value_bytes_max: 0,
             warm_bytes_max: 0,
             read_bytes_max,

@@ -129,6 +129,7 @@ fn a_roomy_cache_keeps_everything() {
 #[test]
 fn a_cut_that_comes_before_the_certificate_is_postponed() {
     let roomy = Limits {
+        hot_bytes_max: usize::MAX,
         kept_value_bytes_max: 1024,
         warm_bytes_max: 4 << 20,
         read_bytes_max: 256 << 20,

@@ -1,7 +1,7 @@
 //! A store that somebody changed: the prover, or the monitor, says so. Nothing panics, and a prover never goes on for ever.
 
 use crate::client::Action;
-use crate::world::{Shape, Stop, World};
+use crate::world::{Limits, Shape, Stop, World};
 use zetakv_prover::{Error, rows};
 use zetakv_verifier::violation::ViolationCode;
 
@@ -80,7 +80,7 @@ fn a_record_that_was_changed_by_hand_is_suspected_by_name() {
         (true, ViolationCode::HashMismatch),
         (false, ViolationCode::EpochMismatch),
     ] {
-        let mut world = World::new(700, shape);
+        let mut world = World::with_limits(700, shape, Limits::NONE);
         for _ in 0..2 {
             // what is used twice becomes hot
             world.request((0..400).map(|number| (key(number), Action::Put(vec![7; 40]))).collect());

@@ -44,14 +44,24 @@ pub struct Shape {
 /// How much memory its provers may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    pub hot_bytes_max: usize,
     pub kept_value_bytes_max: usize,
     pub warm_bytes_max: usize,
     pub read_bytes_max: usize,
 }
 
 impl Limits {
+    /// No limit at all.
+    pub const NONE: Self = Self {
+        hot_bytes_max: usize::MAX,
+        kept_value_bytes_max: usize::MAX,
+        warm_bytes_max: usize::MAX,
+        read_bytes_max: usize::MAX,
+    };
+
     fn any(rng: &mut Rng) -> Self {
         Self {
+            hot_bytes_max: [0, 20_000, usize::MAX][rng.usize(0..3)],
             kept_value_bytes_max: [0, 50, 1024][rng.usize(0..3)],
             warm_bytes_max: [0, 20_000, 4 << 20][rng.usize(0..3)],
             read_bytes_max: [1, 4096, 256 << 20][rng.usize(0..3)],
@@ -242,6 +252,7 @@ impl World {
             fresh: durable.epoch == 0,
             slots: shape.slots,
             hot_records_max: shape.hot_records_max,
+            hot_bytes_max: self.limits.hot_bytes_max,
             kept_value_bytes_max: self.limits.kept_value_bytes_max,
             warm_bytes_max: self.limits.warm_bytes_max,
             read_bytes_max: self.limits.read_bytes_max,
@@ -432,6 +443,11 @@ impl World {
         self.rows_are_honest = false;
         change(self.durable.rows.entry(store_key.to_vec()).or_default());
         self.visible = self.durable.rows.clone();
+    }
+
+    /// Records that are hot, of all provers.
+    pub fn hot_records(&self) -> usize {
+        self.workers.iter().map(|worker| worker.prover.stats().hot).sum()
     }
 
     /// Rows that looked wrong to any prover.
