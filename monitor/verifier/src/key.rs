@@ -128,8 +128,8 @@ impl Key {
         other.depth.cmp(&self.depth)
     }
 
-    #[inline]
     /// Read an encoded key, and refuse one with set bits beyond its depth.
+    #[inline]
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let depth = reader.u16()?;
         let bits = *reader.array::<32>()?;
@@ -181,6 +181,11 @@ mod tests {
     fn prefixes_drop_later_bits() {
         assert_eq!(Key::prefix([0xff; 32], 3), key("111"));
         assert_eq!(Key::prefix([0xff; 32], 0), Key::ROOT);
+    }
+
+    #[test]
+    fn keys_are_printed_by_their_depth_and_path() {
+        assert_eq!(std::format!("{:?}", key("101")), "3/a0");
     }
 
     #[test]

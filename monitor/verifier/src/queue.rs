@@ -148,3 +148,7 @@ impl Queue {
         first
     }
 }
+
+#[cfg(test)]
+#[path = "tests/queue.rs"]
+mod tests;

@@ -1,11 +1,13 @@
 //! Tests of the verifier as a whole, on trees of three bits, with symbolic or real cryptography.
 
+mod aggregation;
 mod attacks;
 mod checks;
 mod checks_of_epochs;
 mod checks_of_records;
 mod checks_of_runs;
 pub(crate) mod driver;
+mod encodings;
 mod honest;
 #[cfg(loom)]
 mod interleavings;

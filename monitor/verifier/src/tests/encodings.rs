@@ -1,0 +1,96 @@
+//! Encodings are read back, and are as long as their constants say.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::codec::Reader;
+use crate::key::{Key, LEAF_DEPTH};
+use crate::kv::Action;
+use crate::machine::{OperationResult, Role};
+use crate::output::Output;
+use crate::request::{REQUEST_BYTES_MAX, UnverifiedRequest};
+use crate::value::{Child, Commitment, Node, Value};
+use crate::violation::VIOLATION_BYTES;
+
+const DIGEST: Commitment = Commitment::Digest(100, [7; 32]);
+
+#[test]
+fn roles_have_numbers() {
+    for role in [Role::Read, Role::Write, Role::Admin] {
+        assert_eq!(Role::from_u8(role as u8), Some(role));
+    }
+    assert_eq!((Role::from_u8(0), Role::from_u8(4)), (None, None));
+}
+
+#[test]
+fn results_of_operations() {
+    let all = [
+        (OperationResult::Ok, true),
+        (OperationResult::Value(DIGEST), true),
+        (OperationResult::Mismatch(DIGEST), false),
+        (OperationResult::Exists, false),
+        (OperationResult::Forbidden, false),
+        (OperationResult::NotANumber, false),
+        (OperationResult::Overflow, false),
+    ];
+    let mut longest = 0;
+    for (result, succeeded) in all {
+        let mut bytes = Vec::new();
+        result.encode(&mut bytes);
+        longest = longest.max(bytes.len());
+        assert_eq!(OperationResult::decode(&mut Reader::new(&bytes)), Ok(result));
+        assert_eq!(result.succeeded(), succeeded, "{result:?}");
+    }
+    assert_eq!(longest, OperationResult::ENCODED_BYTES_MAX);
+}
+
+#[test]
+fn the_longest_value() {
+    let child = |byte| Child {
+        key: Key::leaf([byte; 32]),
+        hash: Some([byte; 32]),
+    };
+    let value = Value::Node(Node {
+        sides: [Some(child(1)), Some(child(0xff))],
+    });
+    let mut bytes = Vec::new();
+    value.encode(&mut bytes);
+    assert_eq!(bytes.len(), Value::ENCODED_BYTES_MAX);
+    assert_eq!(Value::decode(&mut Reader::new(&bytes)), Ok(value));
+}
+
+#[test]
+fn a_leaf_is_the_deepest_key() {
+    let leaf = Key::leaf([1; 32]);
+    assert_eq!(leaf.depth(), LEAF_DEPTH);
+    assert_eq!(Key::decode(&mut Reader::new(&leaf.encode())), Ok(leaf));
+}
+
+#[test]
+fn signed_violations_are_as_long_as_in_the_protocol() {
+    assert_eq!(VIOLATION_BYTES, 150);
+    let signed = [3; VIOLATION_BYTES];
+    let mut bytes = Vec::new();
+    Output::Failed(&signed).encode(&mut bytes);
+    let mut reader = Reader::new(&bytes);
+    assert!(matches!(Output::decode(&mut reader), Ok(Output::Failed(read)) if read == signed));
+    assert_eq!(reader.remaining(), 0);
+}
+
+#[test]
+fn a_request_may_have_as_many_bytes_as_its_limit() {
+    let bytes = vec![0; REQUEST_BYTES_MAX + 1];
+    assert!(UnverifiedRequest::split(&bytes[1..]).is_ok());
+    assert!(UnverifiedRequest::split(&bytes).is_err());
+}
+
+#[test]
+fn what_an_action_writes() {
+    let (a, b) = (Commitment::of(b"a"), Commitment::of(b"b"));
+    for action in [Action::Put(b), Action::Insert(b), Action::CompareAndSet(a, b)] {
+        assert_eq!(action.new_commitment(), Some(&b));
+    }
+    for action in [Action::Get, Action::Delete, Action::Increment(1)] {
+        assert_eq!(action.new_commitment(), None);
+    }
+}
