@@ -72,7 +72,7 @@ def test_scale(tmp_path: Path) -> None:
 
 def test_peers(tmp_path: Path) -> None:
     """With all that are installed, of which ZetaKV is always one."""
-    options = ["--repeats", "1", "--seconds", "0.3", "--records", "1000", "--connections", "3"]
+    options = ["--repeats", "1", "--seconds", "0.3", "--warm-seconds", "0.2", "--records", "1000", "--connections", "3"]
     rows = plotted_figures(tmp_path / "peers.json", "peers", *options)["rows"]
     assert {"zetakv", "zetakv-unverified"} <= {row["peer"] for row in rows}
     assert min(row["operations_per_second"]["median"] for row in rows) > 0
