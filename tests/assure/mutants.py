@@ -63,8 +63,9 @@ def main() -> int:
         return 1
     start = time.monotonic()
     command = ["cargo", "mutants", "-p", "zetakv-verifier", "-j1", "--timeout", str(SECONDS_MAX), "-o", str(OUTPUT)]
-    # the tests of the library, and the golden vectors; those that build crates of their own would take most of the time
-    command += ["-C=--lib", "-C=--test=vectors"]
+    # the tests of the library, the golden vectors, and the checks of what is shipped; the tests that build crates of
+    # their own would take most of the time
+    command += ["-C=--lib", "-C=--test=vectors", "-C=--test=shipped_checks"]
     for file in arguments.file:
         command += ["-f", file]
     shutil.rmtree(OUTPUT, ignore_errors=True)  # no results of an earlier run
