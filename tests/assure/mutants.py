@@ -21,10 +21,6 @@ SECONDS_MAX: Final = 120
 """For the tests of one change; without one they take seconds. Longer is an endless loop, and noticed."""
 
 KEPT: Final = {
-    "cache.rs: replace && with || in Cache<LEAF_DEPTH>::check_above": (
-        1,
-        "a record names the parent whose side is linked to its slot, and no other: either half implies the other",
-    ),
     "epochs.rs: replace > with >= in Epochs<S>::is_ahead_of_all": (
         1,
         "of the first of two comparisons: the second, with all published clocks, includes the thread's own",
@@ -33,6 +29,7 @@ KEPT: Final = {
         2,
         "a key has no bits beyond its depth, so those of the mask are set by either",
     ),
+    "time.rs: replace | with ^ in Timestamp::to_u64": (1, "epoch and counter are in different halves"),
     "standard_crypto.rs: replace <impl Drop for Sum>::drop with ()": (
         1,
         "that memory is wiped cannot be seen without unsafe code",

@@ -68,7 +68,11 @@ fn a_leaf_is_the_deepest_key() {
 
 #[test]
 fn signed_violations_are_as_long_as_in_the_protocol() {
-    assert_eq!(VIOLATION_BYTES, 150);
+    let magic_instance_incarnation = 4 + 16 + 16;
+    let code_thread_epoch_offset = 2 + 2 + 4 + 8;
+    let signature = 64;
+    let fields = magic_instance_incarnation + code_thread_epoch_offset + Key::ENCODED_BYTES + signature;
+    assert_eq!(VIOLATION_BYTES, fields);
     let signed = [3; VIOLATION_BYTES];
     let mut bytes = Vec::new();
     Output::Failed(&signed).encode(&mut bytes);
