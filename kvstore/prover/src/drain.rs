@@ -6,6 +6,8 @@
 //! always ancestors of the record whose turn it is, so they form a stack. Invariant: what is still to come is later in post-order than all
 //! that was evicted.
 
+use std::cmp::Reverse;
+
 use zetakv_verifier::key::{Key, LEAF_DEPTH};
 
 use crate::cache::{AddedBy, NO_SLOT};
@@ -13,12 +15,12 @@ use crate::error::Error;
 use crate::mirror::{HOT_LEAF_USES, HotSize, Mirror};
 use crate::partitions;
 use crate::reading::Wanted;
-use crate::records::{Content, Place, Record, RecordId, Records};
+use crate::records::{Place, Record, RecordId, Records};
 use crate::walk::End;
 
 /// Epochs after which a record that was not needed leaves Blum. In Blum it costs work in every epoch; to leave and to come back costs about
 /// fifty times as much (docs/performance.md).
-const HOT_EPOCHS: usize = 64;
+const HOT_EPOCHS: u32 = 64;
 
 /// The same for a node, which many paths may lead around, and for a record on which fewer than two operations ran since it was found in Blum
 /// at the start.
@@ -66,10 +68,9 @@ struct Turn {
 }
 
 impl Turn {
-    fn new(mirror: &Mirror, id: RecordId, all_to_merkle: bool) -> Self {
-        let record = mirror.records.get(id);
+    fn new(mirror: &Mirror, id: RecordId, record: &Record, all_to_merkle: bool) -> Self {
         let closing_epoch = mirror.clock.epoch - 1; // next_epoch has raised it
-        let age = closing_epoch.saturating_sub(record.last_used).min(HOT_EPOCHS as u32);
+        let age = closing_epoch.saturating_sub(record.last_used).min(HOT_EPOCHS);
         let is_cold = all_to_merkle || age >= hot_epochs(record) || is_passing(mirror, record);
         Self {
             first_bits: first_bits(&record.key),
@@ -84,9 +85,22 @@ impl Turn {
 impl Drain {
     /// Begin, right after `next_epoch`.
     pub fn new(mirror: &mut Mirror, all_to_merkle: bool, records_at_once: usize) -> Self {
-        let known = mirror.records.known().iter();
-        let mut turns: Vec<_> = known.map(|id| Turn::new(mirror, *id, all_to_merkle)).collect();
-        make_room(mirror, &mut turns);
+        // all that is asked of each record is asked here: there may be a million, far from each other in memory
+        let (mut hot, mut staying) = (HotSize::default(), HotSize::default());
+        let known = mirror.records.known().iter().map(|id| {
+            let record = mirror.records.get(*id);
+            let turn = Turn::new(mirror, *id, record, all_to_merkle);
+            if comes_from_blum(mirror, record) {
+                hot.add(record);
+            }
+            if !turn.goes_cold {
+                staying.add(record);
+            }
+            turn
+        });
+        let mut turns = known.collect::<Vec<_>>();
+        mirror.hot = hot;
+        make_room(&mirror.records, &mut turns, staying.beyond(mirror.hot_max));
         sort_in_post_order(&mirror.records, &mut turns);
         Self {
             turns,
@@ -216,7 +230,7 @@ impl Drain {
 /// The record whose row must be in memory before a record has its turn, if there is one.
 fn missing(mirror: &Mirror, turn: &Turn, reached: &mut Option<RecordId>) -> Result<Option<Key>, Error> {
     let record = mirror.records.get(turn.record);
-    if let Content::NotLoaded = record.content {
+    if !record.content.is_loaded() {
         return Ok(Some(record.key));
     }
     if !(turn.goes_cold && comes_from_blum(mirror, record)) {
@@ -246,32 +260,22 @@ fn first_bits(key: &Key) -> u64 {
     u64::from_be_bytes(bytes) | u64::MAX.checked_shr(u32::from(key.depth())).unwrap_or(0)
 }
 
-/// Count anew what is hot; and of what would be hot and is too much, the oldest goes cold.
-fn make_room(mirror: &mut Mirror, turns: &mut [Turn]) {
-    let (mut hot, mut by_age) = (HotSize::default(), [HotSize::default(); HOT_EPOCHS + 1]);
-    for turn in turns.iter() {
-        let record = mirror.records.get(turn.record);
-        if comes_from_blum(mirror, record) {
-            hot.add(record);
-        }
-        if !turn.goes_cold {
-            by_age[usize::from(turn.age)].add(record);
-        }
+/// Of what would be hot and is too much, the oldest goes cold.
+fn make_room(records: &Records, turns: &mut [Turn], mut excess: HotSize) {
+    if excess.is_empty() {
+        return;
     }
-    mirror.hot = hot;
-    let mut stays = HotSize::default();
-    by_age.iter().for_each(|of_this_age| stays.merge(*of_this_age));
-    let mut excess = stays.beyond(mirror.hot_max);
-    for age in (0..=HOT_EPOCHS).rev().filter(|age| by_age[*age].records > 0) {
-        for turn in turns.iter_mut().filter(|turn| usize::from(turn.age) == age) {
-            if excess.is_empty() {
-                return;
-            }
-            let record = mirror.records.get(turn.record);
-            if !turn.goes_cold && record.key.depth() != partitions::DEPTH {
-                turn.goes_cold = true;
-                excess.remove(record);
-            }
+    let mut staying: Vec<_> = turns.iter_mut().filter(|turn| !turn.goes_cold).collect();
+    staying.sort_unstable_by_key(|turn| Reverse(turn.age));
+    for turn in staying {
+        let record = records.get(turn.record);
+        if record.key.depth() == partitions::DEPTH {
+            continue;
+        }
+        turn.goes_cold = true;
+        excess.remove(record);
+        if excess.is_empty() {
+            return;
         }
     }
 }
@@ -289,7 +293,7 @@ fn hot_epochs(record: &Record) -> u32 {
     if record.uses < HOT_LEAF_USES {
         HOT_EPOCHS_AT_FIRST
     } else {
-        HOT_EPOCHS as u32
+        HOT_EPOCHS
     }
 }
 

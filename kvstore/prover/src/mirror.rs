@@ -63,12 +63,6 @@ impl HotSize {
         self.bytes = self.bytes.saturating_sub(record.bytes_in_memory());
     }
 
-    /// All of the other, too.
-    pub fn merge(&mut self, other: Self) {
-        self.records += other.records;
-        self.bytes += other.bytes;
-    }
-
     /// What is above the most that may be.
     pub const fn beyond(self, most: Self) -> Self {
         Self {

@@ -96,7 +96,7 @@ impl Mirror {
     fn descend(&self, mut node: RecordId, key: &Key, mut visit: impl FnMut(RecordId)) -> Result<End, Error> {
         loop {
             let record = self.records.get(node);
-            if let Content::NotLoaded = record.content {
+            if !record.content.is_loaded() {
                 return Ok(End::Missing(record.key));
             }
             visit(node);

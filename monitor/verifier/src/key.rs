@@ -228,4 +228,11 @@ mod tests {
         deep[..2].copy_from_slice(&257u16.to_le_bytes());
         assert_eq!(Key::decode(&mut Reader::new(&deep)), Err(Malformed));
     }
+
+    #[test]
+    fn a_leaf_is_the_deepest_key() {
+        let leaf = Key::leaf([1; 32]);
+        assert_eq!(leaf.depth(), LEAF_DEPTH);
+        assert_eq!(Key::decode(&mut Reader::new(&leaf.encode())), Ok(leaf));
+    }
 }

@@ -159,4 +159,15 @@ mod tests {
         value = Commitment::of(b"seven");
         assert_eq!(run(Action::Increment(1), &mut value), OperationResult::NotANumber);
     }
+
+    #[test]
+    fn what_an_action_writes() {
+        let (a, b) = (Commitment::of(b"a"), Commitment::of(b"b"));
+        for action in [Action::Put(b), Action::Insert(b), Action::CompareAndSet(a, b)] {
+            assert_eq!(action.new_commitment(), Some(&b));
+        }
+        for action in [Action::Get, Action::Delete, Action::Increment(1)] {
+            assert_eq!(action.new_commitment(), None);
+        }
+    }
 }

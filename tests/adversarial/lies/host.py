@@ -28,8 +28,8 @@ from kvstore.violation import Violation, violation_name
 SLOTS: Final = 256
 KEY_BYTES_MAX: Final = 100
 VALUE_BYTES_MAX: Final = 10_000
-KEPT_VALUE_BYTES_MAX: Final = 60
 HOT_BYTES_MAX: Final = 1 << 20
+KEPT_VALUE_BYTES_MAX: Final = 60
 """So that some values are read again."""
 WARM_BYTES_MAX: Final = 0
 """So that lies in the store are read."""

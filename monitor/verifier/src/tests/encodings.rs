@@ -4,8 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::codec::Reader;
-use crate::key::{Key, LEAF_DEPTH};
-use crate::kv::Action;
+use crate::key::Key;
 use crate::machine::{OperationResult, Role};
 use crate::output::Output;
 use crate::request::{REQUEST_BYTES_MAX, UnverifiedRequest};
@@ -60,13 +59,6 @@ fn the_longest_value() {
 }
 
 #[test]
-fn a_leaf_is_the_deepest_key() {
-    let leaf = Key::leaf([1; 32]);
-    assert_eq!(leaf.depth(), LEAF_DEPTH);
-    assert_eq!(Key::decode(&mut Reader::new(&leaf.encode())), Ok(leaf));
-}
-
-#[test]
 fn signed_violations_are_as_long_as_in_the_protocol() {
     let magic_instance_incarnation = 4 + 16 + 16;
     let code_thread_epoch_offset = 2 + 2 + 4 + 8;
@@ -86,15 +78,4 @@ fn a_request_may_have_as_many_bytes_as_its_limit() {
     let bytes = vec![0; REQUEST_BYTES_MAX + 1];
     assert!(UnverifiedRequest::split(&bytes[1..]).is_ok());
     assert!(UnverifiedRequest::split(&bytes).is_err());
-}
-
-#[test]
-fn what_an_action_writes() {
-    let (a, b) = (Commitment::of(b"a"), Commitment::of(b"b"));
-    for action in [Action::Put(b), Action::Insert(b), Action::CompareAndSet(a, b)] {
-        assert_eq!(action.new_commitment(), Some(&b));
-    }
-    for action in [Action::Get, Action::Delete, Action::Increment(1)] {
-        assert_eq!(action.new_commitment(), None);
-    }
 }
