@@ -18,7 +18,7 @@ from rich.table import Column, Table
 
 from bench import results
 from bench.figures import ratios, show, spread
-from bench.generator import Generator, Run, Workload
+from bench.generator import Generator, Run, WarmSeconds, Workload
 from bench.results import Result
 from bench.service import Service, running_server
 
@@ -39,6 +39,7 @@ class EpochsBenchmark:
     value_bytes: list[int]
     frames: list[int]
     repeats: int
+    warm_seconds: float
     workers: int
     server_cpus: str | None
     generator_cpus: str | None
@@ -87,6 +88,8 @@ def run(benchmark: EpochsBenchmark) -> Result:
                     services.append(stack.enter_context(server))
                     first = next(benchmark.loads(epoch_ms, value_bytes, mixes))
                     generator.load(services[-1].target, replace(first, frame=512))
+                    progress.update(task, description=f"epochs of {epoch_ms} ms: warm up")
+                    generator.warm(services[-1].target, first, benchmark.warm_seconds)
                 for workload in benchmark.loads(epoch_ms, value_bytes, mixes):
                     progress.update(task, description=f"epochs of {epoch_ms} ms: {label(asdict(workload))}")
                     pairs = []
@@ -181,6 +184,7 @@ def command(
     connections: int = 4,
     depth: Annotated[int, typer.Option(help="requests in flight per connection")] = 4,
     seconds: Annotated[float, typer.Option(help="of each run, at least three epochs")] = 5.0,
+    warm_seconds: WarmSeconds = 60.0,
     seed: int = 1,
     server_cpus: Annotated[str | None, typer.Option(help="cores of the servers, as for taskset")] = None,
     generator_cpus: Annotated[str | None, typer.Option(help="cores of the load generator")] = None,
@@ -197,6 +201,7 @@ def command(
             value_bytes=value_bytes or [8],
             frames=frame or [64],
             repeats=repeats,
+            warm_seconds=warm_seconds,
             workers=workers,
             server_cpus=server_cpus,
             generator_cpus=generator_cpus,

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from bench import results
 from bench.figures import spread
-from bench.generator import Generator, Run, Workload
+from bench.generator import Generator, Run, WarmSeconds, Workload
 from bench.results import Result
 from bench.service import running_server
 
@@ -31,6 +31,7 @@ class LatencyBenchmark:
 
     shares: list[float]
     repeats: int
+    warm_seconds: float
     workers: int
     epoch_ms: int
     verified: bool
@@ -54,7 +55,9 @@ def run(benchmark: LatencyBenchmark) -> Result:
     ):
         task = progress.add_task("load", total=2 + benchmark.repeats * len(benchmark.shares))
         generator.load(service.target, replace(workload, frame=512))
-        progress.update(task, description="closed loop", advance=1)
+        progress.update(task, description="warm up", advance=1)
+        generator.warm(service.target, workload, benchmark.warm_seconds)
+        progress.update(task, description="closed loop")
         most = generator.run(service.target, workload).operations_per_second
         progress.advance(task)
         for share in benchmark.shares:
@@ -132,6 +135,7 @@ def command(
     epoch_ms: int = 1_000,
     verified: bool = True,
     seconds: float = 10.0,
+    warm_seconds: WarmSeconds = 20.0,
     seed: int = 1,
     server_cpus: Annotated[str | None, typer.Option(help="cores of the server, as for taskset")] = None,
     generator_cpus: Annotated[str | None, typer.Option(help="cores of the load generator")] = None,
@@ -154,6 +158,7 @@ def command(
         LatencyBenchmark(
             shares=share or [0.1, 0.25, 0.5, 0.75, 0.9],
             repeats=repeats,
+            warm_seconds=warm_seconds,
             workers=workers,
             epoch_ms=epoch_ms,
             verified=verified,

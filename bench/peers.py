@@ -23,7 +23,7 @@ from rich.table import Table
 
 from bench import results
 from bench.figures import ratios, show, spread
-from bench.generator import Generator, Run, Target, Workload, pinned
+from bench.generator import Generator, Run, Target, WarmSeconds, Workload, pinned
 from bench.results import Result
 from bench.service import running_server
 
@@ -43,7 +43,6 @@ class PeersBenchmark:
     workers: int
     epoch_ms: int
     warm_seconds: float
-    """Of the first load, on each server, before anything is measured: ZetaKV is faster once records are hot."""
     server_cpus: str | None
     generator_cpus: str | None
     loads: dict[str, Workload]
@@ -137,8 +136,7 @@ def run(benchmark: PeersBenchmark) -> Result:
             targets[name] = stack.enter_context(_running(name, benchmark))
             first = next(iter(benchmark.loads.values()))
             generator.load(targets[name], replace(first, connections=4, threads=1, frame=64, depth=4))
-            if benchmark.warm_seconds > 0:
-                generator.run(targets[name], replace(first, seconds=benchmark.warm_seconds))
+            generator.warm(targets[name], first, benchmark.warm_seconds)
             progress.advance(task)
         for load, workload in benchmark.loads.items():
             runs: dict[str, list[Run]] = {name: [] for name in benchmark.peers}
@@ -194,7 +192,7 @@ def command(
     workers: int = 1,
     epoch_ms: int = 1_000,
     seconds: float = 5.0,
-    warm_seconds: Annotated[float, typer.Option(help="load before anything is measured")] = 30.0,
+    warm_seconds: WarmSeconds = 30.0,
     seed: int = 1,
     server_cpus: Annotated[str | None, typer.Option(help="cores of the servers, as for taskset")] = None,
     generator_cpus: Annotated[str | None, typer.Option(help="cores of the load generator")] = None,

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from bench import results
 from bench.figures import show, spread
-from bench.generator import Generator, Run, Workload
+from bench.generator import Generator, Run, WarmSeconds, Workload
 from bench.processes import MemoryPeak, anonymous_bytes, family
 from bench.results import Result
 from bench.service import Service, server_in
@@ -37,6 +37,7 @@ class ScaleBenchmark:
     workers: list[int]
     merkle_only: bool
     repeats: int
+    warm_seconds: float
     epoch_ms: int
     memory: str | None
     server_cpus: str | None
@@ -108,6 +109,8 @@ class Scale:
         self, varied: str, series: str, value: int, service: Service, workload: Workload, sizes: dict[str, float]
     ) -> None:
         runs: list[Run] = []
+        self._progress.update(self._task, description=f"{varied} {value:,}: {series}: warm up")
+        self._generator.warm(service.target, workload, self._benchmark.warm_seconds)
         for repeat in range(self._benchmark.repeats):
             self._progress.update(self._task, description=f"{varied} {value:,}: {series}")
             runs.append(self._generator.run(service.target, replace(workload, seed=workload.seed + repeat)))
@@ -179,6 +182,7 @@ def command(
     epoch_ms: int = 1_000,
     memory: Annotated[str | None, typer.Option(help="the server's option")] = None,
     seconds: float = 5.0,
+    warm_seconds: WarmSeconds = 20.0,
     seed: int = 1,
     server_cpus: Annotated[str | None, typer.Option(help="cores of the servers, as for taskset")] = None,
     generator_cpus: Annotated[str | None, typer.Option(help="cores of the load generator")] = None,
@@ -204,6 +208,7 @@ def command(
             workers=workers or [1, 2],
             merkle_only=merkle_only,
             repeats=repeats,
+            warm_seconds=warm_seconds,
             epoch_ms=epoch_ms,
             memory=memory,
             server_cpus=server_cpus,

@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PNG = b"\x89PNG\r\n"
+SHORT = ("--repeats", "1", "--seconds", "0.5", "--warm-seconds", "0.2")
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -33,20 +34,7 @@ def plotted_figures(output: Path, *arguments: str) -> Any:
 
 
 def test_epochs(tmp_path: Path) -> None:
-    options = [
-        "--epoch-ms",
-        "200",
-        "--repeats",
-        "1",
-        "--seconds",
-        "0.5",
-        "--records",
-        "2000",
-        "--mix",
-        "b",
-        "--mix",
-        "f",
-    ]
+    options = [*SHORT, "--epoch-ms", "200", "--records", "2000", "--mix", "b", "--mix", "f"]
     rows = plotted_figures(tmp_path / "epochs.json", "epochs", *options)["rows"]
     assert [(row["epoch_ms"], row["mix"], row["value_bytes"]) for row in rows] == [(200, "b", 8), (200, "f", 8)]
     for row in rows:
@@ -55,7 +43,7 @@ def test_epochs(tmp_path: Path) -> None:
 
 
 def test_latency(tmp_path: Path) -> None:
-    options = ["--epoch-ms", "200", "--repeats", "1", "--seconds", "0.5", "--records", "2000", "--share", "0.3"]
+    options = [*SHORT, "--epoch-ms", "200", "--records", "2000", "--share", "0.3"]
     (row,) = plotted_figures(tmp_path / "latency.json", "latency", *options)["rows"]
     assert 0 < row["latency_us_p50"]["median"] <= row["latency_us_p99"]["median"] <= row["latency_us_max"]["median"]
     assert row["stall_ms"]["median"] > 0
@@ -63,7 +51,7 @@ def test_latency(tmp_path: Path) -> None:
 
 
 def test_scale(tmp_path: Path) -> None:
-    options = ["--epoch-ms", "200", "--repeats", "1", "--seconds", "0.3", "--records", "1000", "--base-records", "2000"]
+    options = [*SHORT, "--epoch-ms", "200", "--records", "1000", "--base-records", "2000"]
     rows = plotted_figures(tmp_path / "scale.json", "scale", *options, "--keys", "500", "--workers", "2")["rows"]
     varied = [(row["varied"], row["value"]) for row in rows]
     assert varied == [("records", 1000)] * 3 + [("keys", 500)] + [("workers", 2)] * 2
@@ -72,7 +60,7 @@ def test_scale(tmp_path: Path) -> None:
 
 def test_peers(tmp_path: Path) -> None:
     """With all that are installed, of which ZetaKV is always one."""
-    options = ["--repeats", "1", "--seconds", "0.3", "--warm-seconds", "0.2", "--records", "1000", "--connections", "3"]
+    options = [*SHORT, "--records", "1000", "--connections", "3"]
     rows = plotted_figures(tmp_path / "peers.json", "peers", *options)["rows"]
     assert {"zetakv", "zetakv-unverified"} <= {row["peer"] for row in rows}
     assert min(row["operations_per_second"]["median"] for row in rows) > 0

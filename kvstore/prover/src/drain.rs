@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::mirror::{HOT_LEAF_USES, HotSize, Mirror};
 use crate::partitions;
 use crate::reading::Wanted;
-use crate::records::{Place, Record, RecordId, Records};
+use crate::records::{LOOKED_AT_TOGETHER, Place, Record, RecordId, Records};
 use crate::walk::End;
 
 /// Epochs after which a record that was not needed leaves Blum. In Blum it costs work in every epoch; to leave and to come back costs about
@@ -33,9 +33,6 @@ const LOG_BYTES: usize = 1 << 20;
 const BATCH_RECORDS: usize = 8192;
 
 const NOT_CACHED: Error = Error::Engine("the drain has lost a record");
-
-/// Records that are looked at together before their turns: so their cache misses overlap.
-const LOOKED_AT_TOGETHER: usize = 32;
 
 /// A drain in progress.
 #[derive(Debug)]

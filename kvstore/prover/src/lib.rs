@@ -15,6 +15,7 @@ mod frames;
 mod genesis;
 mod hash;
 mod hot;
+mod known_nodes;
 mod mirror;
 mod partitions;
 mod plain;

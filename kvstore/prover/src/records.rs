@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use zetakv_verifier::entry::{Slot, ThreadId};
-use zetakv_verifier::key::{Key, LEAF_DEPTH};
+use zetakv_verifier::key::Key;
 use zetakv_verifier::time::Timestamp;
 use zetakv_verifier::value::{Commitment, Node, Value};
 
 use crate::error::Error;
+use crate::known_nodes::KnownNodes;
 
 /// In place of the number of records below a node: it has a row of its own, and they are not counted.
 pub const STORED: u8 = u8::MAX;
@@ -26,6 +27,9 @@ pub type RecordId = u32;
 
 /// In place of one.
 const NO_RECORD: RecordId = RecordId::MAX;
+
+/// Records that are looked at together before something is done with each: so their cache misses overlap.
+pub const LOOKED_AT_TOGETHER: usize = 32;
 
 /// What a record in memory counts for beside its key and value: its entry here, and its row in the next checkpoint.
 const RECORD_OVERHEAD_BYTES: usize = 256;
@@ -181,8 +185,8 @@ pub struct Records {
     hasher: DefaultHashBuilder,
     /// What is in Blum or cached, in no order.
     known: Vec<RecordId>,
-    /// Number of internal nodes among these, by depth: where it is worth looking for one.
-    known_nodes: [u32; LEAF_DEPTH as usize],
+    /// The internal nodes among these.
+    known_nodes: KnownNodes,
     listed: Vec<RecordId>,
     awaiting_sweep: Vec<RecordId>,
     /// Warm records, those that came first in front, and the bytes that each was counted for.
@@ -215,7 +219,7 @@ impl Records {
             table: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             known: Vec::new(),
-            known_nodes: [0; LEAF_DEPTH as usize],
+            known_nodes: KnownNodes::new(),
             listed: Vec::new(),
             awaiting_sweep: Vec::new(),
             warm: VecDeque::new(),
@@ -340,14 +344,13 @@ impl Records {
 
     fn is_known_changed(&mut self, id: RecordId, is_known: bool) {
         let record = &mut self.arena[id as usize];
-        if let Some(known) = self.known_nodes.get_mut(usize::from(record.key.depth())) {
-            *known = if is_known { *known + 1 } else { *known - 1 };
-        }
         if is_known {
+            self.known_nodes.add(&record.key);
             record.known_at = self.known.len() as u32; // ids are counted in u32
             self.known.push(id);
             return;
         }
+        self.known_nodes.remove(&record.key);
         let at = record.known_at;
         self.known.swap_remove(at as usize);
         if let Some(moved) = self.known.get(at as usize) {
@@ -357,13 +360,10 @@ impl Records {
 
     /// The deepest proper ancestor of a key that is in Blum or cached.
     pub fn deepest_known_above(&self, key: &Key) -> Option<RecordId> {
-        (1..key.depth())
-            .rev()
-            .filter(|depth| self.known_nodes[usize::from(*depth)] > 0)
-            .find_map(|depth| {
-                let id = self.find(&Key::prefix(*key.bits(), depth))?;
-                (self.get(id).place != Place::Merkle).then_some(id)
-            })
+        self.known_nodes.depths_above(key).find_map(|depth| {
+            let id = self.find(&Key::prefix(*key.bits(), depth))?;
+            (self.get(id).place != Place::Merkle).then_some(id)
+        })
     }
 
     /// Change a leaf. `application_key` is that of the request which does.

@@ -20,7 +20,7 @@ use crate::frames::{
 };
 use crate::mirror::Mirror;
 use crate::reading::Wanted;
-use crate::records::RecordId;
+use crate::records::{LOOKED_AT_TOGETHER, RecordId};
 use crate::walk::Need;
 use crate::write_ahead::{Item, Record};
 
@@ -83,6 +83,8 @@ struct Unplanned {
     operation: usize,
     /// The last node that was found on the path to its record.
     reached: Option<RecordId>,
+    /// They are now.
+    is_ready: bool,
 }
 
 #[derive(Debug)]
@@ -178,30 +180,46 @@ impl Rounds {
         } else if wanted.batch_is_full() {
             self.cut_batch_short();
         }
-        let mut still_unplanned = Vec::new();
+        let mut unplanned = core::mem::take(&mut self.unplanned);
         let mut records = 0;
-        for mut unplanned in self.unplanned.drain(..) {
-            let Some(Work::Request(admitted)) = self.admitted.get_mut(unplanned.index) else {
-                continue;
-            };
-            if records >= self.records_at_once {
-                still_unplanned.push(unplanned);
-                continue;
-            }
-            let Some(ClientOperation { operation, .. }) = admitted.request.operation(unplanned.operation) else {
-                return Err(NO_OPERATIONS);
-            };
-            match mirror.needs_of_operation(operation, &mut unplanned.reached)? {
-                Need::Row(key) => {
-                    records += usize::from(key.depth() == LEAF_DEPTH);
-                    wanted.push(key, Key::leaf(operation.key));
-                    still_unplanned.push(unplanned);
+        for together in unplanned.chunks_mut(LOOKED_AT_TOGETHER) {
+            let mut found = [None; LOOKED_AT_TOGETHER];
+            for (unplanned, found) in together.iter().zip(&mut found) {
+                if unplanned.reached.is_none() {
+                    let operation = self.operation(unplanned)?.operation;
+                    *found = mirror.records.find(&Key::leaf(operation.key));
                 }
-                Need::Nothing(found) => admitted.found[unplanned.operation] = found,
+            }
+            mirror.records.look_at(found.iter().flatten().copied());
+            for (unplanned, found) in together.iter_mut().zip(found) {
+                if records >= self.records_at_once {
+                    break;
+                }
+                let operation = self.operation(unplanned)?.operation;
+                match mirror.needs_of_operation(operation, found, &mut unplanned.reached)? {
+                    Need::Row(key) => {
+                        records += usize::from(key.depth() == LEAF_DEPTH);
+                        wanted.push(key, Key::leaf(operation.key));
+                    }
+                    Need::Nothing(found) => {
+                        unplanned.is_ready = true;
+                        if let Some(Work::Request(admitted)) = self.admitted.get_mut(unplanned.index) {
+                            admitted.found[unplanned.operation] = found;
+                        }
+                    }
+                }
             }
         }
-        self.unplanned = still_unplanned;
+        unplanned.retain(|unplanned| !unplanned.is_ready);
+        self.unplanned = unplanned;
         Ok(())
+    }
+
+    fn operation(&self, unplanned: &Unplanned) -> Result<ClientOperation<'_>, Error> {
+        match self.admitted.get(unplanned.index) {
+            Some(Work::Request(admitted)) => admitted.request.operation(unplanned.operation).ok_or(NO_OPERATIONS),
+            _ => Err(NO_OPERATIONS),
+        }
     }
 
     fn choose_batch(&mut self) {
@@ -213,6 +231,7 @@ impl Rounds {
                     index,
                     operation,
                     reached: None,
+                    is_ready: false,
                 }));
             }
             if self.unplanned.len() == BATCH_OPERATIONS {

@@ -152,14 +152,15 @@ impl Mirror {
         Ok(parent)
     }
 
-    /// What an operation needs. `reached`: as in [`Self::search`].
-    pub fn needs_of_operation(&self, operation: &Operation, reached: &mut Option<RecordId>) -> Result<Need, Error> {
+    /// What an operation needs. `found`: where its record is, if it is in memory and none was `reached`, which is as in [`Self::search`].
+    pub fn needs_of_operation(
+        &self,
+        operation: &Operation,
+        found: Option<RecordId>,
+        reached: &mut Option<RecordId>,
+    ) -> Result<Need, Error> {
         let key = Key::leaf(operation.key);
-        let known = match reached {
-            Some(_) => None,
-            None => self.records.find(&key),
-        };
-        let id = match known {
+        let id = match found {
             Some(id) if self.records.get(id).place != Place::Merkle || self.climb(id, |_| {}) => id,
             _ => match self.search(&key, reached)? {
                 End::Record(id) => id,
