@@ -20,7 +20,7 @@ from bench import results
 from bench.figures import ratios, show, spread
 from bench.generator import Generator, Run, WarmSeconds, Workload
 from bench.results import Result
-from bench.service import Service, running_server
+from bench.service import Memory, Service, running_server
 
 EPOCHS_PER_RUN_MIN = 3
 """So that the work at the ends of epochs is in every run, and in the right proportion."""
@@ -41,6 +41,7 @@ class EpochsBenchmark:
     repeats: int
     warm_seconds: float
     workers: int
+    memory: str | None
     server_cpus: str | None
     generator_cpus: str | None
     workload: Workload
@@ -83,13 +84,18 @@ def run(benchmark: EpochsBenchmark) -> Result:
                 for verified in (True, False):
                     progress.update(task, description=f"epochs of {epoch_ms} ms: load")
                     server = running_server(
-                        workers=benchmark.workers, epoch_ms=epoch_ms, verified=verified, cpus=benchmark.server_cpus
+                        workers=benchmark.workers,
+                        epoch_ms=epoch_ms,
+                        verified=verified,
+                        memory=benchmark.memory,
+                        cpus=benchmark.server_cpus,
                     )
                     services.append(stack.enter_context(server))
                     first = next(benchmark.loads(epoch_ms, value_bytes, mixes))
                     generator.load(services[-1].target, replace(first, frame=512))
-                    progress.update(task, description=f"epochs of {epoch_ms} ms: warm up")
-                    generator.warm(services[-1].target, first, benchmark.warm_seconds)
+                    if verified:
+                        progress.update(task, description=f"epochs of {epoch_ms} ms: warm up")
+                        generator.warm(services[-1].target, first, benchmark.warm_seconds)
                 for workload in benchmark.loads(epoch_ms, value_bytes, mixes):
                     progress.update(task, description=f"epochs of {epoch_ms} ms: {label(asdict(workload))}")
                     pairs = []
@@ -180,6 +186,7 @@ def command(
     frame: Annotated[list[int] | None, typer.Option(help="operations per request")] = None,
     repeats: int = 3,
     workers: int = 1,
+    memory: Memory = None,
     records: int = 1_000_000,
     connections: int = 4,
     depth: Annotated[int, typer.Option(help="requests in flight per connection")] = 4,
@@ -203,6 +210,7 @@ def command(
             repeats=repeats,
             warm_seconds=warm_seconds,
             workers=workers,
+            memory=memory,
             server_cpus=server_cpus,
             generator_cpus=generator_cpus,
             workload=workload,

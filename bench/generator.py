@@ -15,7 +15,7 @@ import typer
 from bench.machine import ROOT
 from bench.processes import cpu_seconds
 
-WarmSeconds = Annotated[float, typer.Option(help="load on each server before anything is measured")]
+WarmSeconds = Annotated[float, typer.Option(help="load on each verified server before anything is measured")]
 
 
 class GeneratorError(RuntimeError):

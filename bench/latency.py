@@ -19,7 +19,7 @@ from bench import results
 from bench.figures import spread
 from bench.generator import Generator, Run, WarmSeconds, Workload
 from bench.results import Result
-from bench.service import running_server
+from bench.service import Memory, running_server
 
 QUANTILES = ("p50", "p99", "p999", "max")
 NAMES = {"p50": "median", "p99": "99 %", "p999": "99.9 %", "max": "longest"}
@@ -35,6 +35,7 @@ class LatencyBenchmark:
     workers: int
     epoch_ms: int
     verified: bool
+    memory: str | None
     server_cpus: str | None
     generator_cpus: str | None
     workload: Workload
@@ -50,13 +51,15 @@ def run(benchmark: LatencyBenchmark) -> Result:
             workers=benchmark.workers,
             epoch_ms=benchmark.epoch_ms,
             verified=benchmark.verified,
+            memory=benchmark.memory,
             cpus=benchmark.server_cpus,
         ) as service,
     ):
         task = progress.add_task("load", total=2 + benchmark.repeats * len(benchmark.shares))
         generator.load(service.target, replace(workload, frame=512))
         progress.update(task, description="warm up", advance=1)
-        generator.warm(service.target, workload, benchmark.warm_seconds)
+        if benchmark.verified:
+            generator.warm(service.target, workload, benchmark.warm_seconds)
         progress.update(task, description="closed loop")
         most = generator.run(service.target, workload).operations_per_second
         progress.advance(task)
@@ -134,6 +137,7 @@ def command(
     workers: int = 1,
     epoch_ms: int = 1_000,
     verified: bool = True,
+    memory: Memory = None,
     seconds: float = 10.0,
     warm_seconds: WarmSeconds = 20.0,
     seed: int = 1,
@@ -162,6 +166,7 @@ def command(
             workers=workers,
             epoch_ms=epoch_ms,
             verified=verified,
+            memory=memory,
             server_cpus=server_cpus,
             generator_cpus=generator_cpus,
             workload=workload,

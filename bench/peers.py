@@ -25,7 +25,7 @@ from bench import results
 from bench.figures import ratios, show, spread
 from bench.generator import Generator, Run, Target, WarmSeconds, Workload, pinned
 from bench.results import Result
-from bench.service import running_server
+from bench.service import Memory, running_server
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
@@ -43,6 +43,7 @@ class PeersBenchmark:
     workers: int
     epoch_ms: int
     warm_seconds: float
+    memory: str | None
     server_cpus: str | None
     generator_cpus: str | None
     loads: dict[str, Workload]
@@ -115,7 +116,11 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def _running_ours(name: str, benchmark: PeersBenchmark) -> Iterator[Target]:
     with running_server(
-        workers=benchmark.workers, epoch_ms=benchmark.epoch_ms, verified=OURS[name], cpus=benchmark.server_cpus
+        workers=benchmark.workers,
+        epoch_ms=benchmark.epoch_ms,
+        verified=OURS[name],
+        memory=benchmark.memory,
+        cpus=benchmark.server_cpus,
     ) as service:
         yield service.target
 
@@ -136,7 +141,9 @@ def run(benchmark: PeersBenchmark) -> Result:
             targets[name] = stack.enter_context(_running(name, benchmark))
             first = next(iter(benchmark.loads.values()))
             generator.load(targets[name], replace(first, connections=4, threads=1, frame=64, depth=4))
-            generator.warm(targets[name], first, benchmark.warm_seconds)
+            if OURS.get(name):
+                progress.update(task, description="warm up")
+                generator.warm(targets[name], first, benchmark.warm_seconds)
             progress.advance(task)
         for load, workload in benchmark.loads.items():
             runs: dict[str, list[Run]] = {name: [] for name in benchmark.peers}
@@ -190,6 +197,7 @@ def command(
     connections: Annotated[int, typer.Option(help="connections of the load with one operation per request")] = 50,
     repeats: int = 5,
     workers: int = 1,
+    memory: Memory = None,
     epoch_ms: int = 1_000,
     seconds: float = 5.0,
     warm_seconds: WarmSeconds = 30.0,
@@ -222,6 +230,7 @@ def command(
         workers=workers,
         epoch_ms=epoch_ms,
         warm_seconds=warm_seconds,
+        memory=memory,
         server_cpus=server_cpus,
         generator_cpus=generator_cpus,
         loads={f"{frame} per request, 4 connections": many, f"1 per request, {connections} connections": single},

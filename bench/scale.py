@@ -21,7 +21,7 @@ from bench.figures import show, spread
 from bench.generator import Generator, Run, WarmSeconds, Workload
 from bench.processes import MemoryPeak, anonymous_bytes, family
 from bench.results import Result
-from bench.service import Service, server_in
+from bench.service import Memory, Service, server_in, server_options
 from bench.sizes import store_bytes
 
 MERKLE_ONLY = ("--hot-records", "0", "--slots", "4096")
@@ -84,12 +84,11 @@ class Scale:
     ) -> Iterator[tuple[Service, dict[str, float]]]:
         """A server with its records, and what they take."""
         benchmark, peak = self._benchmark, MemoryPeak()
-        memory = () if benchmark.memory is None else ("--memory", benchmark.memory)
-        all_options = ["--workers", str(workers), "--epoch-ms", str(benchmark.epoch_ms), *memory, *options]
+        common = server_options(workers, benchmark.epoch_ms, benchmark.memory)
         self._progress.update(self._task, description=f"{records:,} records, {workers} workers: load")
         with (
             tempfile.TemporaryDirectory(prefix="zetakv-bench-") as name,
-            server_in(Path(name), all_options, benchmark.server_cpus) as service,
+            server_in(Path(name), [*common, *options], benchmark.server_cpus) as service,
         ):
             empty = sum(anonymous_bytes(member) for member in family(service.pid))
             with peak.watching(service.pid):
@@ -180,7 +179,7 @@ def command(
     frame: int = 64,
     repeats: int = 3,
     epoch_ms: int = 1_000,
-    memory: Annotated[str | None, typer.Option(help="the server's option")] = None,
+    memory: Memory = None,
     seconds: float = 5.0,
     warm_seconds: WarmSeconds = 20.0,
     seed: int = 1,

@@ -8,10 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from bench.generator import Target, pinned
 
 STOP_SECONDS = 60
+
+Memory = Annotated[str | None, typer.Option(help="that each server may use, as its own option says")]
 
 
 @dataclass(frozen=True)
@@ -35,18 +40,24 @@ class Service:
 
 @contextmanager
 def running_server(
-    *, workers: int, epoch_ms: int, verified: bool, options: Sequence[str] = (), cpus: str | None = None
+    *, workers: int, epoch_ms: int, verified: bool, memory: str | None = None, cpus: str | None = None
 ) -> Iterator[Service]:
     """Start `zetakv serve` on an empty store, and stop it at the end. Raises RuntimeError if it does not get ready.
 
-    `cpus`: the cores that it may use, as for taskset.
+    `memory`: as in `server_options`. `cpus`: the cores that it may use, as for taskset.
     """
-    all_options = ["--workers", str(workers), "--epoch-ms", str(epoch_ms), *options]
+    options = server_options(workers, epoch_ms, memory)
     with (
         tempfile.TemporaryDirectory(prefix="zetakv-bench-") as folder,
-        server_in(Path(folder), all_options if verified else [*all_options, "--unverified"], cpus) as service,
+        server_in(Path(folder), options if verified else [*options, "--unverified"], cpus) as service,
     ):
         yield service
+
+
+def server_options(workers: int, epoch_ms: int, memory: str | None) -> list[str]:
+    """`memory`: that it may use, if not the default."""
+    rest = [] if memory is None else ["--memory", memory]
+    return ["--workers", str(workers), "--epoch-ms", str(epoch_ms), *rest]
 
 
 @contextmanager

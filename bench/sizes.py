@@ -21,7 +21,7 @@ from kvstore_client import KV, KVStoreError, connect
 from rich.progress import Progress, TaskID
 
 from bench.processes import MemoryPeak, kill_family, kill_member
-from bench.service import Service, server_in
+from bench.service import Service, server_in, server_options
 
 KEY_BYTES = 16
 BATCH = 4096
@@ -49,8 +49,7 @@ class SizesBenchmark:
 
     @property
     def options(self) -> list[str]:
-        memory = [] if self.memory is None else ["--memory", self.memory]
-        return ["--workers", str(self.workers), "--epoch-ms", str(self.epoch_ms), *memory]
+        return server_options(self.workers, self.epoch_ms, self.memory)
 
 
 class Records:
