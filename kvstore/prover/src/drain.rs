@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 
 use zetakv_verifier::key::{Key, LEAF_DEPTH};
 
-use crate::cache::{AddedBy, NO_SLOT};
+use crate::cache::{AddedBy, NO_SLOT, Occupant};
 use crate::error::Error;
 use crate::mirror::{HOT_LEAF_USES, HotSize, Mirror};
 use crate::partitions;
@@ -236,10 +236,10 @@ fn missing(mirror: &Mirror, turn: &Turn, reached: &mut Option<RecordId>) -> Resu
     match mirror.search(&record.key, reached)? {
         End::Record(_) => Ok(None),
         End::Missing(key) => Ok(Some(key)),
-        End::Nothing | End::Other(_) => Err(Error::Store {
-            text: "a record in Blum is not in the tree",
-            key: crate::rows::hot_key(&record.key, record.has_long_key),
-        }),
+        End::Nothing | End::Other(_) => {
+            let marker = crate::rows::hot_key(&record.key, record.has_long_key);
+            Err(Error::in_row("a record in Blum is not in the tree", marker))
+        }
     }
 }
 
@@ -277,13 +277,17 @@ fn make_room(records: &Records, turns: &mut [Turn], mut excess: HotSize) {
     }
 }
 
+/// What is in a record's slot, if it is cached.
+fn occupant<'a>(mirror: &'a Mirror, record: &Record) -> Option<&'a Occupant> {
+    match record.place {
+        Place::Cached(slot) => mirror.cache.get(slot),
+        Place::Blum { .. } | Place::Merkle => None,
+    }
+}
+
 /// Whether a record that is cached or in Blum was in Blum before.
 fn comes_from_blum(mirror: &Mirror, record: &Record) -> bool {
-    let Place::Cached(slot) = record.place else {
-        return true;
-    };
-    let occupant = mirror.cache.get(slot);
-    occupant.is_some_and(|occupant| occupant.added_by == AddedBy::Blum)
+    occupant(mirror, record).is_none_or(|occupant| occupant.added_by == AddedBy::Blum)
 }
 
 fn hot_epochs(record: &Record) -> u32 {
@@ -296,11 +300,5 @@ fn hot_epochs(record: &Record) -> u32 {
 
 /// Whether a record is cached, and not worth being found in Blum.
 fn is_passing(mirror: &Mirror, record: &Record) -> bool {
-    let Place::Cached(slot) = record.place else {
-        return false;
-    };
-    mirror
-        .cache
-        .get(slot)
-        .is_some_and(|occupant| occupant.added_by != AddedBy::Blum && !mirror.is_hot(occupant))
+    occupant(mirror, record).is_some_and(|occupant| occupant.added_by != AddedBy::Blum && !mirror.is_hot(occupant))
 }

@@ -37,6 +37,13 @@ pub enum FrameErrorCode {
 }
 
 impl Error {
+    pub(crate) fn in_row(text: &'static str, store_key: impl Into<Vec<u8>>) -> Self {
+        Self::Store {
+            text,
+            key: store_key.into(),
+        }
+    }
+
     pub(crate) fn malformed(text: impl Into<String>) -> Self {
         Self::Frame {
             code: FrameErrorCode::Malformed,

@@ -48,7 +48,7 @@ impl HotSet {
             match rows::decode_hot_key(marker) {
                 Ok(Marked::Node(key)) => drop(self.found(mirror, key, Content::NotLoaded, marker)?),
                 Ok(Marked::Record(store_key)) => self.records.push(store_key),
-                Err(_) => return Err(in_row("the key of a hot marker is garbled", marker)),
+                Err(_) => return Err(Error::in_row("the key of a hot marker is garbled", marker)),
             }
         }
         self.records.reverse();
@@ -81,7 +81,9 @@ impl HotSet {
         }
         for row in rows {
             let Some(store_key) = self.records.pop() else { break };
-            let row = row.as_ref().ok_or_else(|| in_row(MISSING, &store_key))?;
+            let row = row
+                .as_ref()
+                .ok_or_else(|| Error::in_row(MISSING, store_key.as_slice()))?;
             let FoundRecord {
                 key,
                 value,
@@ -99,23 +101,16 @@ impl HotSet {
 
     fn found(&self, mirror: &mut Mirror, key: Key, content: Content, named_by: &[u8]) -> Result<RecordId, Error> {
         if key.depth() < partitions::DEPTH || partitions::thread_of(&key, self.threads) != self.thread {
-            return Err(in_row("a hot marker belongs to another thread", named_by));
+            return Err(Error::in_row("a hot marker belongs to another thread", named_by));
         }
         if mirror.records.find(&key).is_some() {
-            return Err(in_row("a hot marker was loaded twice", named_by));
+            return Err(Error::in_row("a hot marker was loaded twice", named_by));
         }
         let id = mirror.records.insert(key, content, Place::Merkle);
         mirror.records.get_mut(id).has_hot_row = true;
         let evicted_at = Timestamp::new(mirror.clock.epoch, 0);
         mirror.found_in_blum(id, evicted_at, partitions::thread_of(&key, self.previous_threads));
         Ok(id)
-    }
-}
-
-fn in_row(text: &'static str, store_key: &[u8]) -> Error {
-    Error::Store {
-        text,
-        key: store_key.to_vec(),
     }
 }
 

@@ -23,6 +23,9 @@ use crate::rows::SHORT_KEY_BITS;
 /// leaves that are written or read once, it is long before they are needed again (docs/performance.md).
 pub const HOT_LEAF_USES: u8 = 2;
 
+/// Epochs between two such operations at the most: of a leaf that is needed less often, the drains would cost more than the ways there and back.
+const HOT_LEAF_GAP_EPOCHS: u32 = 16;
+
 /// Passages in one epoch after which an internal node is worth being found in Blum, instead of being proved from above each time.
 const HOT_NODE_PASSAGES: u8 = 3;
 
@@ -499,7 +502,11 @@ impl Mirror {
 
     /// An operation is to run on a leaf.
     pub fn count_use(&mut self, id: RecordId) {
+        let epoch = self.clock.epoch;
         let record = self.records.get_mut(id);
+        if record.place == Place::Merkle && epoch.saturating_sub(record.last_used) > HOT_LEAF_GAP_EPOCHS {
+            record.uses = 0;
+        }
         record.uses = (record.uses + 1).min(HOT_LEAF_USES);
     }
 

@@ -184,10 +184,10 @@ impl Prover {
     pub fn load_hot<K: AsRef<[u8]>>(&mut self, markers: impl IntoIterator<Item = K>) -> Result<(), Error> {
         let mut markers = markers.into_iter().peekable();
         match markers.peek() {
-            Some(marker) if self.is_fresh => Err(Error::Store {
-                text: "there is a hot marker, but no sealed state",
-                key: marker.as_ref().to_vec(),
-            }),
+            Some(marker) if self.is_fresh => {
+                let text = "there is a hot marker, but no sealed state";
+                Err(Error::in_row(text, marker.as_ref()))
+            }
             _ => self.hot_set.load(&mut self.mirror, markers),
         }
     }

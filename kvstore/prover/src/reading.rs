@@ -129,10 +129,7 @@ impl Wanted {
         let mut rows = rows.iter().map(|row| row.as_ref().map(R::as_ref));
         for (wanted, row) in by_row(&keys).zip(&mut rows) {
             let key = &wanted[0].0;
-            let in_store = |text| Error::Store {
-                text,
-                key: row_key(key),
-            };
+            let in_store = |text| Error::in_row(text, row_key(key));
             if key.depth() == LEAF_DEPTH {
                 self.take_record(records, key, false, row).map_err(in_store)?;
             } else if !self.take_node(records, key, row).map_err(in_store)? {
@@ -141,17 +138,13 @@ impl Wanted {
             }
         }
         for (key, row) in long.iter().zip(&mut rows) {
-            self.take_record(records, key, true, row).map_err(|text| Error::Store {
-                text,
-                key: rows::record_key(key, true),
-            })?;
+            self.take_record(records, key, true, row)
+                .map_err(|text| Error::in_row(text, rows::record_key(key, true)))?;
         }
         for ((node, targets), found) in derived.iter().zip(ranges) {
             let found = self.below(node, found)?;
-            derive::derive(records, *node, &found, targets).map_err(|text| Error::Store {
-                text,
-                key: rows::node_key(node),
-            })?;
+            derive::derive(records, *node, &found, targets)
+                .map_err(|text| Error::in_row(text, rows::node_key(node)))?;
         }
         Ok(())
     }
@@ -200,10 +193,7 @@ impl Wanted {
     /// The records of a range that are below a node, from left to right.
     fn below<'a, R: AsRef<[u8]>>(&mut self, node: &Key, range: &'a [(R, R)]) -> Result<Vec<FoundRecord<'a>>, Error> {
         if range.len() >= RANGE_ROWS_MAX {
-            return Err(Error::Store {
-                text: MISSING,
-                key: rows::node_key(node),
-            });
+            return Err(Error::in_row(MISSING, rows::node_key(node)));
         }
         let mut found = Vec::with_capacity(range.len());
         for (store_key, row) in range {
@@ -219,10 +209,7 @@ impl Wanted {
 
 /// A record from its row alone.
 pub fn read_record<'a>(store_key: &[u8], row: &'a [u8], suspects: &mut Suspects) -> Result<FoundRecord<'a>, Error> {
-    let garbled = || Error::Store {
-        text: GARBLED,
-        key: store_key.to_vec(),
-    };
+    let garbled = || Error::in_row(GARBLED, store_key);
     let row = RecordRow::decode(row).map_err(|_| garbled())?;
     let key = rows::leaf_of(row.application_key);
     let has_long_key = store_key.len() > rows::record_key(&key, false).len();

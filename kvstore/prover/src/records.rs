@@ -123,7 +123,7 @@ pub struct Record {
     pub above: RecordId,
     /// The epoch in which it was last needed.
     pub last_used: u32,
-    /// Operations that ran on it, up to two, since it came into memory, or was last taken out of Blum.
+    /// Operations that ran on it, up to two, each not long after the one before, since it came into memory or was last taken out of Blum.
     pub uses: u8,
     /// The hash in its parent's side is that of its present content.
     pub hash_is_current: bool,

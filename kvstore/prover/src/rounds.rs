@@ -419,9 +419,11 @@ impl Rounds {
 
     /// The outputs of a log have ended.
     pub fn finish_absorbing(&mut self) -> Result<(), Error> {
-        if let Some(Incoming::Resume(resume)) = self.asked.pop_front() {
+        match self.asked.pop_front() {
+            None => {}
             // accepted: its answer comes after those of what is admitted
-            self.admitted.push_back(Work::Resume(resume));
+            Some(Incoming::Resume(resume)) => self.admitted.push_back(Work::Resume(resume)),
+            Some(_) => return Err(OUT_OF_ORDER),
         }
         let starts_with_request = matches!(self.admitted.front(), None | Some(Work::Request(_)));
         if self.asked.is_empty() && self.completed.is_empty() && starts_with_request {

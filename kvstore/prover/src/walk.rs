@@ -86,9 +86,12 @@ impl Mirror {
     }
 
     fn top_of_path(&self, key: &Key) -> Result<RecordId, Error> {
-        self.records.deepest_known_above(key).ok_or_else(|| Error::Store {
-            text: "the marker of a partition node is missing",
-            key: rows::hot_key(&Key::prefix(*key.bits(), crate::partitions::DEPTH), false),
+        self.records.deepest_known_above(key).ok_or_else(|| {
+            let partition = Key::prefix(*key.bits(), crate::partitions::DEPTH);
+            Error::in_row(
+                "the marker of a partition node is missing",
+                rows::hot_key(&partition, false),
+            )
         })
     }
 
@@ -112,10 +115,8 @@ impl Mirror {
             let below = self.records.find(&child.key);
             let in_blum = child.hash.is_none() && below.is_none_or(|id| self.records.get(id).place == Place::Merkle);
             if in_blum {
-                return Err(Error::Store {
-                    text: "the marker of a record in Blum is missing",
-                    key: rows::hot_key(&child.key, false),
-                });
+                let marker = rows::hot_key(&child.key, false);
+                return Err(Error::in_row("the marker of a record in Blum is missing", marker));
             }
             match below {
                 Some(id) if child.key == *key => return Ok(End::Record(id)),
