@@ -66,6 +66,10 @@ fn hot_values_are_kept_up_to_their_limit_and_longer_ones_read_again() {
     assert_eq!(rows_read_for_hot_values(101, 100), 50);
 }
 
+fn put(number: usize) -> (Vec<u8>, Action) {
+    (format!("key {number}").into_bytes(), Action::Put(vec![1; 100]))
+}
+
 /// How many records, partition nodes included, are hot after 50 with values of 100 bytes were used.
 fn hot_records(hot_bytes_max: usize) -> usize {
     let limits = Limits {
@@ -73,7 +77,6 @@ fn hot_records(hot_bytes_max: usize) -> usize {
         ..Limits::NONE
     };
     let mut world = World::with_limits(504, IDLE, limits);
-    let put = |number| (format!("key {number}").into_bytes(), Action::Put(vec![1; 100]));
     for _ in 0..3 {
         for _ in 0..2 {
             world.request((0..50).map(put).collect());
@@ -93,6 +96,29 @@ fn as_much_is_hot_as_its_bytes_allow() {
     // what 64 nodes take, and 20 records of 256 bytes with a value of 100
     let some = 64 * (256 + size_of::<Node>()) + 20 * 356;
     assert_eq!(hot_records(some), partitions + 20);
+}
+
+/// How many records, partition nodes included, are hot after 50 were used twice, the second time so many epochs later.
+fn hot_after(epochs: usize) -> usize {
+    let mut world = World::with_limits(505, IDLE, Limits::NONE);
+    world.request((0..50).map(put).collect());
+    world.quiesce();
+    for _ in 0..epochs {
+        world.cut(false);
+        world.certify(false);
+    }
+    world.request((0..50).map(put).collect());
+    world.quiesce();
+    world.cut(false);
+    world.certify(false);
+    world.hot_records()
+}
+
+#[test]
+fn what_is_needed_again_soon_becomes_hot() {
+    let partitions = 64;
+    assert_eq!(hot_after(16), partitions + 50);
+    assert_eq!(hot_after(17), partitions);
 }
 
 #[test]
