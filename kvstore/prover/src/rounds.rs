@@ -182,7 +182,7 @@ impl Rounds {
         }
         let mut unplanned = core::mem::take(&mut self.unplanned);
         let mut records = 0;
-        for together in unplanned.chunks_mut(LOOKED_AT_TOGETHER) {
+        'batch: for together in unplanned.chunks_mut(LOOKED_AT_TOGETHER) {
             let mut found = [None; LOOKED_AT_TOGETHER];
             for (unplanned, found) in together.iter().zip(&mut found) {
                 if unplanned.reached.is_none() {
@@ -193,7 +193,7 @@ impl Rounds {
             mirror.records.look_at(found.iter().flatten().copied());
             for (unplanned, found) in together.iter_mut().zip(found) {
                 if records >= self.records_at_once {
-                    break;
+                    break 'batch;
                 }
                 let operation = self.operation(unplanned)?.operation;
                 match mirror.needs_of_operation(operation, found, &mut unplanned.reached)? {
