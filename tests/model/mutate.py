@@ -83,7 +83,8 @@ class Mutator:
         for _ in range(self.random.choice([1, 1, 1, 2, 3])):
             change = self.random.choice(self.changes if self.leaf_depth in LIED_AT else self.plain_changes)
             first = min(first, change(self, script))
-        return possible(script), first
+            script = possible(script)  # the next change may play it
+        return script, first
 
     def place(self, script: list[Step]) -> int:
         """Where some piece of log is."""

@@ -25,3 +25,9 @@ def test_model_and_verifier_agree(driver: Driver, seed: int, part: int) -> None:
             cases += 1
             failures += verdict.failed_check is not None
     assert failures > cases // 3, f"{failures} of {cases} cases fail a check: most lies should"
+
+
+def test_a_script_may_be_changed_after_a_piece_was_moved_over_a_start() -> None:
+    """To a monitor with fewer threads than the piece wants."""
+    moved_and_changed_again = 776476445
+    assert len(list(family(moved_and_changed_again))) == 15
