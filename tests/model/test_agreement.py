@@ -27,6 +27,12 @@ def test_model_and_verifier_agree(driver: Driver, seed: int, part: int) -> None:
     assert failures > cases // 3, f"{failures} of {cases} cases fail a check: most lies should"
 
 
+@pytest.mark.parametrize("seed", [3361296157, 3361296946])
+def test_a_start_after_an_epoch_that_does_not_hold_is_a_new_beginning(driver: Driver, seed: int) -> None:
+    for case, verdict in compare(family(seed), driver):
+        assert verdict.difference is None, case.name
+
+
 def test_a_script_may_be_changed_after_a_piece_was_moved_over_a_start() -> None:
     """To a monitor with fewer threads than the piece wants."""
     moved_and_changed_again = 776476445

@@ -126,6 +126,7 @@ impl<M: StateMachine, const DEPTH: u16> Monitor<M, DEPTH> {
         let root = self.held.as_ref().map_or_else(Node::default, |held| held.root);
         self.clocks = Arc::new(Clocks::new(certified_epoch).expect("another epoch"));
         self.aggregator = Aggregator::new(threads, certified_epoch + 1);
+        self.has_failed = false;
         let start = |thread: ThreadId| {
             let config = ThreadConfig {
                 thread,
