@@ -95,7 +95,7 @@ class Generator:
     def warm(self, target: Target, workload: Workload, seconds: float) -> None:
         """Send the mix before anything is measured: ZetaKV is faster once the records that are used are hot."""
         if seconds > 0:
-            self.run(target, replace(workload, rate=None, seconds=seconds))
+            self.run(target, replace(workload, seconds=seconds))
 
     def run(self, target: Target, workload: Workload) -> Run:
         """Send the mix for the given time, and wait until all is certified."""

@@ -70,6 +70,13 @@ fn put(number: usize) -> (Vec<u8>, Action) {
     (format!("key {number}").into_bytes(), Action::Put(vec![1; 100]))
 }
 
+/// Let all requests be answered, and change the epoch.
+fn end_epoch(world: &mut World) {
+    world.quiesce();
+    world.cut(false);
+    world.certify(false);
+}
+
 /// How many records, partition nodes included, are hot after 50 with values of 100 bytes were used.
 fn hot_records(hot_bytes_max: usize) -> usize {
     let limits = Limits {
@@ -81,9 +88,7 @@ fn hot_records(hot_bytes_max: usize) -> usize {
         for _ in 0..2 {
             world.request((0..50).map(put).collect());
         }
-        world.quiesce();
-        world.cut(false);
-        world.certify(false);
+        end_epoch(&mut world);
     }
     world.hot_records()
 }
@@ -102,15 +107,11 @@ fn as_much_is_hot_as_its_bytes_allow() {
 fn hot_after(epochs: usize) -> usize {
     let mut world = World::with_limits(505, IDLE, Limits::NONE);
     world.request((0..50).map(put).collect());
-    world.quiesce();
     for _ in 0..epochs {
-        world.cut(false);
-        world.certify(false);
+        end_epoch(&mut world);
     }
     world.request((0..50).map(put).collect());
-    world.quiesce();
-    world.cut(false);
-    world.certify(false);
+    end_epoch(&mut world);
     world.hot_records()
 }
 
