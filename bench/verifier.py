@@ -24,12 +24,12 @@ NAMES = {
     "blum": "Blum: add,\nrun, evict",
     "merkle_cached": "Merkle, upper\nlevels cached",
     "merkle_root": "Merkle, from\nthe root",
-    "drain": "drain, per\nrecord",
+    "carry_over": "carry over,\nper record",
 }
 
 
 def run(*, records: int, rounds: int, operations: int, upper: int, cpus: str | None) -> Result:
-    """All measurements, as what the JSON file holds: nanoseconds per operation (drain: per record)."""
+    """All measurements, as what the JSON file holds: nanoseconds per operation (carry over: per record)."""
     arguments = {"records": records, "rounds": rounds, "operations": operations, "upper": upper}
     result = results.new("verifier", arguments)
     options = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]

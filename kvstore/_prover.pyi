@@ -1,9 +1,9 @@
 """The Rust engines of a worker: sans-IO, batch in, batch out. Every method releases the GIL while it works.
 
 A worker drives an engine in rounds: while `busy`, answer `reads()` through `supply()` until it asks for nothing,
-send what `log()` gives to the monitor (b"": nothing to send), and pass the monitor's outputs to `absorb()`, which
-returns the frames that are now due to clients. `Prover` proves; `PlainEngine` (unverified baseline) only executes:
-its `log()` is always b"", and `absorb(b"")` gives its frames.
+send what `log()` gives to the monitor (b"": nothing to send), and pass the monitor's outputs for each log, in order,
+to `absorb()`, which returns the frames that are now due to clients. `Prover` proves; `PlainEngine` (unverified
+baseline) only executes: its `log()` is always b"", and `absorb(b"")` gives its frames.
 """
 
 from collections.abc import Sequence
@@ -132,15 +132,17 @@ class Prover:
         The ranges may be fewer than were asked for, but not none: the next `reads()` asks again.
         """
 
-    def log(self) -> bytes: ...
+    def log(self) -> bytes:
+        """The next log; others may be in flight. b"": nothing can be sent now."""
+
     def absorb(self, outputs: bytes) -> list[tuple[int, bytes]]:
-        """Outputs of the monitor for the last log -> (origin, whole client frames with length and type), in order."""
+        """Outputs of the monitor for the oldest log in flight -> (origin, whole client frame with length and type)*."""
 
     def start_cut(self, *, all_to_merkle: bool) -> None:
-        """Close the epoch: the next logs finish what is admitted, drain, and verify. `all_to_merkle`: for a clean stop.
+        """Close the epoch: the next logs finish what is admitted, clear the cache, and begin the next epoch.
 
-        Begins when the last checkpoint has been taken; until then requests go on. Raises ProverError if a cut is in
-        progress already.
+        Requests go on there, while what is in Blum is carried over. `all_to_merkle`: for a clean stop. Begins when the
+        last checkpoint has been taken; until then requests go on. Raises ProverError if a cut is in progress already.
         """
 
     def handed_over(self) -> int | None:
@@ -156,12 +158,16 @@ class Prover:
         """The checkpoints up to that of `epoch` are applied: whoever reads the store from now on sees their rows."""
 
     @property
-    def draining(self) -> bool:
-        """The last log was a piece of a drain that goes on: the next one may be written before this one is checked."""
+    def epoch(self) -> int:
+        """The epoch in which requests run: after `absorb()`, that of its record."""
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything to do now: requests, a cut, or the start."""
+        """Whether there is anything to do now, other than to wait for outputs: requests, a cut, or the start."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the next log is worth its message while another one is in flight."""
 
     @property
     def active(self) -> bool:
@@ -206,9 +212,9 @@ class PlainEngine:
     def take_checkpoint(self) -> bytes: ...
     def release_checkpoint(self, epoch: int) -> None: ...
     @property
-    def draining(self) -> bool: ...
-    @property
     def busy(self) -> bool: ...
+    @property
+    def full(self) -> bool: ...
     @property
     def active(self) -> bool: ...
     @property

@@ -18,6 +18,7 @@ from kvstore.messages import CLOSING_ERRORS, ERROR, ErrorCode, Server
 logger = logging.getLogger(__name__)
 
 _TYPE_AT: Final = HEADER_BYTES - 1
+_ERROR: Final = Server.ERROR  # looked up once: before Python 3.12 that takes longer than the comparison
 _GREETING: Final = struct.Struct("<HHHHIII")
 _REJECTED: Final = struct.Struct("<QHQB")
 _PROTOCOL_VERSION: Final = 1
@@ -122,13 +123,18 @@ class Connection(asyncio.Protocol):
         self._pending_bytes += size
         self._port.count(1, size)
 
-    def answer(self, frame: bytes) -> None:
-        """Send the answer to a frame that was counted by `expect_answer`."""
-        if self._pending:
-            size = self._pending.popleft()
-            self._pending_bytes -= size
-            self._port.count(-1, -size)
-        self.send(frame)
+    def answer(self, *frames: bytes) -> None:
+        """Send the answers to as many frames that were counted by `expect_answer`: at once, if they are good ones."""
+        for _ in frames:
+            if self._pending:
+                size = self._pending.popleft()
+                self._pending_bytes -= size
+                self._port.count(-1, -size)
+        if len(frames) == 1 or any(frame[_TYPE_AT] == _ERROR for frame in frames):
+            for frame in frames:
+                self.send(frame)
+        else:
+            self.send(b"".join(frames))
         if self._input_ended and not self._pending:
             self.close()
         elif self._paused:
@@ -139,7 +145,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._closing:
             return
         self._transport.write(frame)
-        if frame[_TYPE_AT] == Server.ERROR and ERROR.unpack_from(frame, HEADER_BYTES)[0] in CLOSING_ERRORS:
+        if frame[_TYPE_AT] == _ERROR and ERROR.unpack_from(frame, HEADER_BYTES)[0] in CLOSING_ERRORS:
             self._closing = True
             self._transport.close()
         elif self._transport.get_write_buffer_size() > limits.WRITE_BUFFER_BYTES_MAX:
@@ -202,8 +208,7 @@ class ClientPort:
         self._numbers = 0
         self._pending_frames = 0
         self._pending_bytes = 0
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._nothing_pending = asyncio.Event()
         self._held_by_owner = False
         self._held_by_bytes = False
 
@@ -214,7 +219,9 @@ class ClientPort:
 
     async def quiet(self) -> None:
         """Wait until every frame that arrived is answered."""
-        await self._quiet.wait()
+        while self._pending_frames:
+            self._nothing_pending.clear()
+            await self._nothing_pending.wait()
 
     @property
     def connections(self) -> int:
@@ -230,11 +237,11 @@ class ClientPort:
         connection = self._connections.get(number)
         return connection if connection is not None and connection.is_open else None
 
-    def answer(self, number: int, frame: bytes) -> None:
-        """Answer a frame that was counted by `expect_answer`; to a client that is gone, only the count goes down."""
+    def answer(self, number: int, *frames: bytes) -> None:
+        """Answer frames that were counted by `expect_answer`; to a client that is gone, only the count goes down."""
         connection = self._connections.get(number)
         if connection is not None:
-            connection.answer(frame)
+            connection.answer(*frames)
             self._forget_if_done(connection)
 
     def broadcast(self, frame: bytes, *, greeted_only: bool) -> None:
@@ -270,10 +277,8 @@ class ClientPort:
     def count(self, frames: int, size: int) -> None:
         self._pending_frames += frames
         self._pending_bytes += size
-        if self._pending_frames:
-            self._quiet.clear()
-        else:
-            self._quiet.set()
+        if not self._pending_frames:
+            self._nothing_pending.set()
         if self._held_by_bytes:
             if self._pending_bytes < self._queued_bytes_max // 2:
                 self._held_by_bytes = False

@@ -5,11 +5,12 @@ chunk of input. `FrameProtocol` is its thin asyncio shell. What a frame means is
 """
 
 import asyncio
+import struct
 from collections.abc import Callable, Iterator
 from typing import Final, cast
 
 HEADER_BYTES: Final = 5
-_LENGTH_BYTES: Final = 4
+_LENGTH: Final = struct.Struct("<I")
 
 # Between the processes of one service a frame may be a whole checkpoint: the only bound is that its length is a u32.
 INTERNAL_FRAME_BYTES_MAX: Final = 2**32 - 1
@@ -26,7 +27,7 @@ class FrameTooLongError(BadFrameError):
 def pack_frame(kind: int, *parts: bytes) -> bytes:
     """One frame of type `kind`, whose body is the parts one after the other."""
     length = 1 + sum(map(len, parts))
-    return b"".join((length.to_bytes(_LENGTH_BYTES, "little"), bytes((kind,)), *parts))
+    return b"".join((_LENGTH.pack(length), bytes((kind,)), *parts))
 
 
 class FrameParser:
@@ -39,27 +40,25 @@ class FrameParser:
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """The frames that `data` completes. Frames before a bad one are given before BadFrameError is raised."""
-        if self._rest:
-            self._rest += data
-            yield from self._cut(self._rest)
-        else:
-            yield from self._cut(data)
+        if not self._rest:
+            return self._cut(data)
+        self._rest += data
+        return self._cut(self._rest)
 
     def _cut(self, source: bytes | bytearray) -> Iterator[tuple[int, bytes]]:
         at, end = 0, len(source)
-        while end - at >= _LENGTH_BYTES:
-            length = int.from_bytes(source[at : at + _LENGTH_BYTES], "little")
+        while end - at >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(source, at)
             if length == 0:
                 raise BadFrameError("a frame of length 0 has no type")
             if length > self.frame_bytes_max:
                 raise FrameTooLongError(f"a frame of {length} bytes, where at most {self.frame_bytes_max} are allowed")
-            stop = at + _LENGTH_BYTES + length
+            stop = at + _LENGTH.size + length
             if stop > end:
                 break
-            with memoryview(source) as view:
-                frame = (view[at + _LENGTH_BYTES], bytes(view[at + HEADER_BYTES : stop]))
+            body = bytes(memoryview(source)[at + HEADER_BYTES : stop])  # one copy, also of a bytearray
+            yield source[at + _LENGTH.size], body
             at = stop
-            yield frame
         if source is self._rest:
             del self._rest[:at]
         else:

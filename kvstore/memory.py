@@ -25,7 +25,7 @@ _SLOTS_DEFAULT: Final = 32_768
 _KEPT_VALUE_BYTES_MAX: Final = 1_024
 """Most values are shorter; of longer ones, a few would take the room of many records."""
 _HOT_RECORDS_DEFAULT: Final = 1 << 20
-"""More make drains, and so epochs, too long."""
+"""More take too long to carry over, and so make epochs too long."""
 
 
 @dataclass(frozen=True)

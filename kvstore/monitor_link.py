@@ -1,8 +1,10 @@
-"""A worker's log connection to its verifier thread (protocol section 8): one log out, its outputs back."""
+"""A worker's log connection to its verifier thread (protocol section 8): logs out, and back the outputs of each."""
 
 import asyncio
 import socket
 import struct
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +13,7 @@ from kvstore.config import parse_address
 from kvstore.framing import FrameProtocol
 from kvstore.messages import Monitor
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 
 _LOG_OPEN: Final = struct.Struct("<HH16s")
 
@@ -46,42 +48,44 @@ def _notice_loss(connection: socket.socket) -> None:
 
 
 class LogLink:
-    """One exchange at a time."""
+    """Logs go out, and the outputs of each come back, in order."""
 
     def __init__(self) -> None:
+        self.on_news: Callable[[], None] = lambda: None
+        """Called when there is something to receive."""
         self._protocol = FrameProtocol(self._received, self._lost, limits.MONITOR_MESSAGE_BYTES_MAX)
-        self._outputs: asyncio.Future[bytes] | None = None
+        self._outputs: deque[bytes] = deque()
         self._gone: str | None = None
+        self.in_flight = 0
+        """Logs that are sent, and whose outputs are not received."""
 
     async def connect(self, address: str, thread: int, incarnation: bytes) -> None:
         await connect_monitor(address, self._protocol)
         self._protocol.send(Monitor.LOG_OPEN, _LOG_OPEN.pack(PROTOCOL_VERSION, thread, incarnation))
 
-    def exchange(self, log: bytes) -> asyncio.Future[bytes]:
-        """Send whole entries; what they come to is their outputs, or MonitorLostError."""
-        assert self._outputs is None, "one exchange at a time"
-        self._outputs = outputs = asyncio.get_running_loop().create_future()
-        if self._gone is None:
-            self._protocol.send(Monitor.LOG, log)
-        else:
-            self._fail(self._gone)
-        return outputs
+    def send(self, log: bytes) -> None:
+        """Send whole entries."""
+        self.in_flight += 1
+        self._protocol.send(Monitor.LOG, log)
+
+    def receive(self) -> bytes | None:
+        """The outputs of the oldest log in flight, if they are here. Raises MonitorLostError if none will come."""
+        if self._outputs:
+            self.in_flight -= 1
+            return self._outputs.popleft()
+        if self._gone is not None and self.in_flight:
+            raise MonitorLostError(self._gone)
+        return None
 
     def _received(self, _: FrameProtocol, kind: int, body: bytes) -> None:
-        if kind != Monitor.OUTPUTS or self._outputs is None:
+        if kind == Monitor.OUTPUTS and len(self._outputs) < self.in_flight:
+            self._outputs.append(body)
+            self.on_news()
+        else:
             self._lost(_, MonitorLostError(f"message of type {kind:#04x} out of turn"))
             self._protocol.close()
-        else:
-            outputs, self._outputs = self._outputs, None
-            if not outputs.done():
-                outputs.set_result(body)
 
     def _lost(self, _: FrameProtocol, error: Exception | None) -> None:
         if self._gone is None:
             self._gone = "the log connection to the monitor has ended" + ("" if error is None else f": {error}")
-        self._fail(self._gone)
-
-    def _fail(self, reason: str) -> None:
-        outputs, self._outputs = self._outputs, None
-        if outputs is not None and not outputs.done():
-            outputs.set_exception(MonitorLostError(reason))
+        self.on_news()

@@ -1,19 +1,23 @@
 """The rounds of one engine: read rows, send the verifier log, absorb the outputs; and, between two rounds, the cut.
 
-All frames that arrive while a round is in flight form the next one. An engine that cannot go on ends the rounds for
-good: `EngineStoppedError` says why.
+While the monitor checks one log, the next is written and sent, if it is long enough for its message (as by Nagle's
+algorithm, RFC 896): else what arrives meanwhile waits, and goes together. An engine that cannot go on ends the rounds
+for good: `EngineStoppedError` says why.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from kvstore import failpoints
 from kvstore._prover import RANGE_ROWS_MAX, PlainEngine, Prover, ProverError
+from kvstore.monitor_link import LogLink
 from kvstore.storage import StoreReader
 
 Engine = Prover | PlainEngine
-Exchange = Callable[[bytes], Awaitable[bytes]]
+
+_LOGS_IN_FLIGHT_MAX: Final = 2
+"""One that the monitor checks, and the next: it never waits for a log that could have been written."""
 
 # An engine that is busy but has nothing to say waits for what another process does; asking again sooner helps no one.
 _FRUITLESS_ROUND_SECONDS: Final = 0.001
@@ -37,84 +41,86 @@ class Rounds:
         self,
         engine: Engine,
         store: StoreReader,
-        exchange: Exchange,
+        monitor: LogLink,
         deliver: Callable[[list[tuple[int, bytes]]], None],
         after_round: Callable[[], None],
         handed_over: Callable[[int], None],
     ) -> None:
         self._engine = engine
         self._store = store
-        self._exchange = exchange
+        self._monitor = monitor
         self._deliver = deliver
         self._after_round = after_round
         self._handed_over = handed_over
-        self._work = asyncio.Event()
+        self._news = asyncio.Event()
+        monitor.on_news = self._news.set
         self._cut: bool | None = None
         self.cutting = False
 
     def wake(self) -> None:
-        """There may be something to do."""
-        self._work.set()
+        """There may be something to do. Mostly it has to wait for more, or for the monitor: then nothing is woken."""
+        if self._may_write():
+            self._news.set()
 
     def cut(self, *, all_to_merkle: bool) -> None:
-        """Close the epoch at the end of the round in flight; `handed_over(epoch)` follows."""
+        """Close the epoch when what is admitted has run; `handed_over(epoch)` follows."""
         self._cut = all_to_merkle
         self.cutting = True
-        self._work.set()
-
-    async def start(self) -> None:
-        """Run what the engine has to do before it takes requests. Raises EngineStoppedError."""
-        while self._engine.busy:
-            await self._round()
+        self._news.set()
 
     async def run(self) -> None:
-        """Run for ever. Raises EngineStoppedError, or what `exchange` raises."""
+        """Run for ever. Raises EngineStoppedError or MonitorLostError."""
         while True:
-            await self._work.wait()
-            self._work.clear()
-            self._start_cut()
-            while self._engine.busy:
-                await self._round()
-                self._start_cut()
+            await self.finish()
+            await self._news.wait()
 
-    def _start_cut(self) -> None:
-        if self._cut is not None:
-            self._engine.start_cut(all_to_merkle=self._cut)
-            self._cut = None
+    async def finish(self) -> None:
+        """Run until there is nothing to do. Raises EngineStoppedError or MonitorLostError."""
+        while True:
+            self._news.clear()
+            if self._cut is not None:
+                self._engine.start_cut(all_to_merkle=self._cut)
+                self._cut = None
+            try:
+                if (outputs := self._monitor.receive()) is not None:
+                    self._absorb(outputs)
+                elif self._may_write():
+                    await self._write()
+                elif self._monitor.in_flight:
+                    await self._news.wait()
+                else:
+                    return
+            except ProverError as error:
+                text, store_key = error.args if len(error.args) == 2 else (str(error), None)
+                raise EngineStoppedError(text, store_key) from error
 
-    async def _round(self) -> None:
-        engine = self._engine
-        try:
-            log = self._write()
-            while engine.draining:
-                # Both work at once: the monitor checks this piece while the next one is written.
-                checked = self._exchange(log)
-                log = self._write()
-                if outputs := await checked:
-                    engine.absorb(outputs)
-            outputs = await self._exchange(log) if log else b""
-            answers = engine.absorb(outputs)
-            epoch = engine.handed_over()
-        except ProverError as error:
-            text, store_key = error.args if len(error.args) == 2 else (str(error), None)
-            raise EngineStoppedError(text, store_key) from error
-        failpoints.hit("worker.before_answers")
-        self._deliver(answers)
-        if epoch is not None:
-            self.cutting = False
-            self._handed_over(epoch)
-        self._after_round()
-        if not log:
-            # Nothing was waited for above: let the sockets have their turn.
-            await asyncio.sleep(0 if answers or epoch is not None else _FRUITLESS_ROUND_SECONDS)
+    def _may_write(self) -> bool:
+        in_flight = self._monitor.in_flight
+        return in_flight < _LOGS_IN_FLIGHT_MAX and (self._engine.full if in_flight else self._engine.busy)
 
-    def _write(self) -> bytes:
-        """The next piece of the verifier log, for which rows are read."""
+    async def _write(self) -> None:
+        """The next log, for which rows are read."""
         engine = self._engine
         while any(reads := engine.reads()):
             keys, ranges = reads
             found = self._store.read_ranges(ranges, RANGE_ROWS_MAX, _RANGE_BYTES_AT_ONCE)
             engine.supply(self._store.read(keys), found)
         log = engine.log()
-        failpoints.hit("worker.in_drain" if self.cutting else "worker.before_log")
-        return log
+        failpoints.hit("worker.in_cut" if self.cutting else "worker.before_log")
+        if log:
+            self._monitor.send(log)
+        elif not self._monitor.in_flight:
+            # Nothing is waited for: let the sockets have their turn.
+            await asyncio.sleep(0 if self._absorb(b"") else _FRUITLESS_ROUND_SECONDS)
+
+    def _absorb(self, outputs: bytes) -> bool:
+        """Returns whether anything came of them."""
+        answers = self._engine.absorb(outputs)
+        epoch = self._engine.handed_over()
+        failpoints.hit("worker.before_answers")
+        self._deliver(answers)
+        if epoch is not None:
+            self.cutting = False
+            self._handed_over(epoch)
+        self._after_round()
+        return bool(answers) or epoch is not None

@@ -68,6 +68,10 @@ _CERTIFICATES: Final = struct.Struct("<IH")
 _KEYS: Final = struct.Struct("<32sI")
 _OWN: Final = 0
 
+# Of nearly all frames. Looked up once: before Python 3.12 an enumeration's member takes longer than the comparison.
+_REQUEST: Final = Client.REQUEST
+_RESUMED: Final = Server.RESUMED
+
 _SUPERVISOR_FRAMES: Final = frozenset({Client.HELLO, Client.ADMIN, Client.STATUS})
 _VERIFIED_FRAMES: Final = frozenset({Client.HELLO, Client.RESUME, Client.ADMIN, Client.CERTIFICATES})
 _PROVED_FRAMES: Final = frozenset({Client.HELLO, Client.REQUEST, Client.RESUME, Client.ADMIN})
@@ -180,15 +184,15 @@ class Worker:
         self._rounds = Rounds(
             self._engine,
             self._store,
-            self._monitor.exchange,
+            self._monitor,
             self._round_answered,
             self._after_round,
             self._handed_over,
         )
-        await self._rounds.start()
+        await self._rounds.finish()
         if self._log is not None:
             assert isinstance(self._engine, Prover), "only a verified service has a log"
-            await self._log.replay(self._engine, self._rounds.start)
+            await self._log.replay(self._engine, self._rounds.finish)
         await self._peers.listen(config.index)
 
     async def serve(self) -> None:
@@ -353,23 +357,25 @@ class Worker:
 
     def _round_answered(self, answers: list[tuple[int, bytes]]) -> None:
         if self._log is None:
-            for origin, frame in answers:
-                self._deliver(origin, frame)
+            self._deliver(answers)
         else:
             assert isinstance(self._engine, Prover), "only a verified service has a log"
-            self._log.hold(self._open_epoch, self._engine.take_record(), answers)
+            self._log.hold(self._engine.epoch, self._engine.take_record(), answers)
 
     def _answer_released(self) -> None:
         assert self._log is not None, "it calls"
-        for origin, frame in self._log.released():
-            self._deliver(origin, frame)
+        self._deliver(self._log.released())
 
-    def _deliver(self, origin: int, frame: bytes) -> None:
-        link, connection = divmod(origin, 1 << 32)
-        if link == _OWN:
-            self._answer(connection, frame)
-        else:
-            self._peers.answer(link, connection, frame)
+    def _deliver(self, answers: list[tuple[int, bytes]]) -> None:
+        own: dict[int, list[bytes]] = {}
+        for origin, frame in answers:
+            link, connection = divmod(origin, 1 << 32)
+            if link == _OWN:
+                own.setdefault(connection, []).append(frame)
+            else:
+                self._peers.answer(link, connection, frame)
+        for connection, frames in own.items():
+            self._answer(connection, *frames)
 
     # --- clients ---
 
@@ -390,7 +396,7 @@ class Worker:
             self._asked[self._tokens] = (connection.number, kind)
             connection.expect_answer(len(body))
             self._control.send(FromChild.CLIENT, TOKEN.pack(self._tokens), bytes((kind,)), body)
-        elif kind == Client.REQUEST or kind == Client.RESUME:
+        elif kind == _REQUEST or kind == Client.RESUME:
             self._route(connection, kind, body)
         elif kind == Client.CERTIFICATES and len(body) == _CERTIFICATES.size:
             for frame in self._archive.certificate_frames(*_CERTIFICATES.unpack(body)):
@@ -413,7 +419,7 @@ class Worker:
             self._control.send(FromChild.SESSION_LOST, SESSION.pack(session))
 
     def _route(self, connection: Connection, kind: int, body: bytes) -> None:
-        at = _THREAD_AT_IN_REQUEST if kind == Client.REQUEST else _THREAD_AT_IN_RESUME
+        at = _THREAD_AT_IN_REQUEST if kind == _REQUEST else _THREAD_AT_IN_RESUME
         if len(body) < _REQUEST_IDS.size:
             connection.refuse(ErrorCode.MALFORMED, "the frame is too short to name its session and thread")
             return
@@ -424,7 +430,7 @@ class Worker:
         elif owner < self._config.serve.workers:
             connection.expect_answer(len(body))
             self._peers.forward(owner, connection.number, kind, body)
-        elif kind == Client.REQUEST:
+        elif kind == _REQUEST:
             _, session, _, _, _, sequence = _REQUEST_IDS.unpack_from(body)
             connection.send(rejected_frame(session, owner, sequence, REJECTED_WRONG_THREAD))
         else:
@@ -434,23 +440,24 @@ class Worker:
 
     def _submit(self, origin: int, kind: int, body: bytes) -> None:
         if self._log is not None and self._log.refusal:
-            self._deliver(origin, self._log.refusal)
+            self._deliver([(origin, self._log.refusal)])
             return
         try:
-            if kind == Client.REQUEST:
+            if kind == _REQUEST:
                 self._engine.submit(origin, body)
             else:
                 self._engine.submit_resume(origin, body)
         except FrameError as error:
             code, text = error.args
-            self._deliver(origin, error_frame(code, text))
+            self._deliver([(origin, error_frame(code, text))])
         else:
             self._rounds.wake()
 
-    def _answer(self, number: int, frame: bytes) -> None:
-        if frame[HEADER_BYTES - 1] == Server.RESUMED and (connection := self._port.find(number)) is not None:
-            self._adopt(connection, SESSION.unpack_from(frame, HEADER_BYTES)[0])
-        self._port.answer(number, frame)
+    def _answer(self, number: int, *frames: bytes) -> None:
+        for frame in frames:
+            if frame[HEADER_BYTES - 1] == _RESUMED and (connection := self._port.find(number)) is not None:
+                self._adopt(connection, SESSION.unpack_from(frame, HEADER_BYTES)[0])
+        self._port.answer(number, *frames)
 
     def _adopt(self, connection: Connection, session: int) -> None:
         if session not in connection.sessions:
@@ -503,7 +510,7 @@ def changes_something(kind: int, body: bytes) -> bool:
     """Whether a frame may bring about what has to be made durable."""
     if kind == Client.ADMIN:
         return body[_ADMIN_OP_AT : _ADMIN_OP_AT + 1] != _ADMIN_LIST
-    return kind == Client.REQUEST and not only_reads(body)
+    return kind == _REQUEST and not only_reads(body)
 
 
 def only_reads(body: bytes) -> bool:

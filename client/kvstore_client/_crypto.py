@@ -34,8 +34,8 @@ def domain_hash(domain: str, data: bytes) -> bytes:
 
 
 def mac(key: bytes, domain: bytes, data: bytes) -> bytes:
-    """The first 16 bytes of keyed BLAKE3 over the domain byte and `data`."""
-    return blake3(domain + data, key=key).digest(MAC_BYTES)
+    """The first 16 bytes of keyed BLAKE3 over `data` and the domain byte."""
+    return blake3(data + domain, key=key).digest(MAC_BYTES)
 
 
 def mac_equal(left: bytes, right: bytes) -> bool:

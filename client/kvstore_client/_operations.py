@@ -51,7 +51,10 @@ class Call(Protocol):
 
 
 class Operation:
-    """One operation, encoded: `encoded` goes into the request, `payload` (key, and a long new value) beside it."""
+    """One operation, encoded: `encoded` goes into the request, `payload` (key, and a long new value) beside it.
+
+    What only reads needs no key there: its hash is in the request.
+    """
 
     __slots__ = ("alone", "call", "code", "encoded", "index", "key", "key_hash", "payload")
 
@@ -64,7 +67,7 @@ class Operation:
         self.index = index
         self.key_hash: bytes = blake3(key).digest()
         self.encoded = code.to_bytes(1, "little") + self.key_hash + arguments
-        self.payload = len(key).to_bytes(2, "little") + key + long_value
+        self.payload = b"" if code == GET else len(key).to_bytes(2, "little") + key + long_value
         # Set when its value did not fit beside the others in a receipt: the next request has this operation only.
         self.alone = False
 

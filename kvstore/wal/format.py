@@ -13,7 +13,7 @@ from typing import Final
 
 SALT_BYTES: Final = 16
 
-_MAGIC: Final = b"ZKW2"
+_MAGIC: Final = b"ZKW4"
 # magic, epoch, thread, threads, serial, bytes of the file before that count, salt
 _HEADER: Final = struct.Struct("<4sIHHIQ16s")
 _CHECKSUM: Final = struct.Struct("<I")

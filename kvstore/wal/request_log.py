@@ -1,6 +1,6 @@
 """A worker's write-ahead log: what the monitor admitted is durable before an answer to it goes out.
 
-A round's record holds what its log message had admitted; the receipts of those requests come with the next round. So
+A round's record holds what its log message had admitted; the receipts of those requests come with a later round. So
 the sync of the one overlaps with the proofs of the other. Records are the prover's, opaque here.
 
 While the disk takes nothing, answers are held, and requests refused. If that lasts, the log gives them up: each client

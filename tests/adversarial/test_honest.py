@@ -194,7 +194,7 @@ async def test_requests_with_wrong_macs_between_right_ones(shared: Service, wire
     """Requests of strangers reach the same batch as a client's own."""
     get = b"\x01" + blake3(b"k").digest()
     stranger = struct.pack("<QIHHQQ", 7, 1, 0, 1, 1, 0) + get + bytes(16)
-    frame = Frame(REQUEST, struct.pack("<I", len(stranger)) + stranger + b"\x01\x00k")
+    frame = Frame(REQUEST, struct.pack("<I", len(stranger)) + stranger)
     async with shared.client(wire) as kv:
         for number in range(1, 30):
             wire.links[-1].send_up(frame)
@@ -249,6 +249,7 @@ async def test_all_entries_of_an_honest_log(launch: Launch) -> None:
         verifier_log.AddBlum,
         verifier_log.EvictBlum,
         verifier_log.NextEpoch,
+        verifier_log.CarryOver,
         verifier_log.VerifyEpoch,
         verifier_log.Request,
         verifier_log.Run,

@@ -12,6 +12,7 @@ from _harness.verifier_log import REJECTED, Output, Request
 from support.frames import Frame, open_stream, read_frame
 
 from kvstore.messages import Monitor
+from kvstore.monitor_link import PROTOCOL_VERSION
 
 _UNKNOWN_SESSION = b"\x01"
 
@@ -87,7 +88,7 @@ async def test_second_control_connection(launch: Launch) -> None:
     """Whoever else reaches the monitor's socket cannot take it over, and gets nobody accused."""
     service = await launch(through_proxy=True)
     reader, writer = await open_stream(service.proxy.monitor)
-    writer.write(Frame(Monitor.CONTROL, b"\x01\x00").packed())
+    writer.write(Frame(Monitor.CONTROL, struct.pack("<H", PROTOCOL_VERSION)).packed())
     writer.write(Frame(Monitor.START, struct.pack("<HIB", 1, 1_024, 0)).packed())
     refused = await read_frame(reader)
     assert refused is not None
@@ -102,7 +103,7 @@ async def test_second_log_connection(launch: Launch) -> None:
     reader, writer = await open_stream(service.proxy.monitor)
     status = await service.status()
     incarnation = bytes.fromhex(status.json()["incarnation"])
-    writer.write(Frame(Monitor.LOG_OPEN, b"\x01\x00\x00\x00" + incarnation).packed())
+    writer.write(Frame(Monitor.LOG_OPEN, struct.pack("<HH", PROTOCOL_VERSION, 0) + incarnation).packed())
     writer.write(Frame(Monitor.LOG, b"\xff").packed())
     while (answer := await read_frame(reader)) is not None:
         assert answer.kind != Monitor.OUTPUTS

@@ -491,6 +491,8 @@ class Host:
                 new = request[at : at + length]
                 at += length
             at += 8 if code == 6 else 0
+            if code == 1:
+                continue
             key_length = struct.unpack_from("<H", payload, position)[0]
             key = payload[position + 2 : position + 2 + key_length]
             assert blake3(key).digest() == key_hash

@@ -156,11 +156,11 @@ def main() -> int:
     arguments = parser.parse_args()
     names = [arguments.target] if arguments.target else targets()
     programs = build()
+    FAILED.mkdir(parents=True, exist_ok=True)
     if arguments.input:
         return repeat(programs / names[0], arguments.input)
     seed = arguments.seed or random.randrange(1, 1 << 31)
     print(f"SEED={seed}")
-    FAILED.mkdir(parents=True, exist_ok=True)
     start, tried, findings = time.monotonic(), 0, 0
     caught = canary_is_caught(programs / CANARY, seed)
     print("the canary is caught" if caught else "the canary is NOT caught: what is fuzzed like this proves nothing")

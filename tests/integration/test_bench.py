@@ -75,7 +75,7 @@ def test_sdk(tmp_path: Path) -> None:
 
 def test_verifier(tmp_path: Path) -> None:
     rows = plotted_figures(tmp_path / "verifier.json", "verifier", "--records", "2000", "--rounds", "1")["rows"]
-    assert {row["name"] for row in rows} == {"cached", "merkle_cached", "merkle_root", "blum", "drain"}
+    assert {row["name"] for row in rows} == {"cached", "merkle_cached", "merkle_root", "blum", "carry_over"}
     assert min(row["cpu_ns"]["median"] for row in rows) > 0
 
 

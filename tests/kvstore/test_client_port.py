@@ -148,6 +148,17 @@ def test_after_an_error_of_framing_nothing_more_is_read_or_sent(
     assert len(client.transport.written) == 2
 
 
+def test_answers_that_are_due_together_are_one_write(port: ClientPort) -> None:
+    client = Client(port)
+    client.sends(b"a", b"b", b"c")
+    port.answer(1, b"\1\0\0\0\x82", b"\1\0\0\0\x83")
+    assert client.transport.written[1:] == [b"\1\0\0\0\x82\1\0\0\0\x83"]
+    last = error_frame(ErrorCode.NO_ANSWER_NOW, "why")
+    port.answer(1, last, b"\1\0\0\0\x82")
+    assert client.transport.written[2:] == [last]
+    assert client.transport.ended == "closed"
+
+
 def test_a_client_that_sends_no_more_gets_its_answers_first(port: ClientPort) -> None:
     client, idle = Client(port), Client(port)
     client.sends(b"a", b"b")

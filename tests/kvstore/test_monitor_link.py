@@ -1,7 +1,9 @@
-"""Connections to a monitor: what a second host is told, and when a machine that has vanished is missed."""
+"""Connections to a monitor: outputs of logs in flight, what a second host is told, and when a machine that has vanished
+is missed."""
 
 import asyncio
 import socket
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,7 +12,7 @@ import uvloop
 from kvstore.framing import FrameProtocol
 from kvstore.messages import Monitor
 from kvstore.monitor_control import MonitorControl
-from kvstore.monitor_link import MonitorLostError, connect_monitor
+from kvstore.monitor_link import LogLink, MonitorLostError, connect_monitor
 from kvstore.violation import IntegrityViolationError
 
 SILENCE_SECONDS = 30
@@ -41,6 +43,43 @@ async def test_a_second_host_is_no_violation_and_may_try_again() -> None:
         await start_at_one_that_refuses(0)
     with pytest.raises(IntegrityViolationError, match=r"^bad_host_message: some text"):
         await start_at_one_that_refuses(43)
+
+
+async def test_outputs_come_in_the_order_of_their_logs_and_no_more_of_them(tmp_path: Path) -> None:
+    logs: list[bytes] = []
+
+    def answer(monitor: FrameProtocol, kind: int, body: bytes) -> None:
+        if kind == Monitor.LOG:
+            logs.append(body)
+        if len(logs) == 2:
+            for outputs in (b"first", b"second", b"of no log"):
+                monitor.send(Monitor.OUTPUTS, outputs)
+
+    path = tmp_path / "monitor"
+    loop = asyncio.get_running_loop()
+    server = await loop.create_unix_server(lambda: FrameProtocol(answer, lambda *_: None), str(path))
+    link, news = LogLink(), asyncio.Event()
+    link.on_news = news.set
+    try:
+        await link.connect(f"unix:{path}", 0, bytes(16))
+        link.send(b"one")
+        link.send(b"other")
+        assert link.in_flight == 2
+        assert link.receive() is None
+        async with asyncio.timeout(5):
+            await news.wait()
+            assert (link.receive(), link.receive(), link.in_flight, logs) == (
+                b"first",
+                b"second",
+                0,
+                [b"one", b"other"],
+            )
+            assert link.receive() is None, "who waits for nothing need not know that the connection has ended"
+            link.send(b"third")
+            with pytest.raises(MonitorLostError, match="out of turn"):
+                link.receive()
+    finally:
+        server.close()
 
 
 def test_a_machine_that_has_vanished_is_missed() -> None:

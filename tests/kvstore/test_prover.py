@@ -38,7 +38,8 @@ def request_body(*operations: tuple[int, bytes, bytes], key_bytes: bytes | None 
     )
     header = bytes(8) + (1).to_bytes(4, "little") + bytes(2) + len(operations).to_bytes(2, "little")
     request = header + (7).to_bytes(8, "little") + bytes(8) + ops + bytes(MAC_BYTES)
-    payload = b"".join(len(key).to_bytes(2, "little") + (key_bytes or key) for _, key, _ in operations)
+    written = [key for code, key, _ in operations if code != GET]
+    payload = b"".join(len(key).to_bytes(2, "little") + (key_bytes or key) for key in written)
     return len(request).to_bytes(4, "little") + request + payload
 
 
@@ -120,7 +121,7 @@ def test_a_frame_that_is_not_what_it_commits_to_names_its_code() -> None:
         prover().submit(1, b"\xff")
     assert malformed.value.args[0] == 1
     with pytest.raises(FrameError) as mismatch:
-        prover().submit(1, request_body((GET, b"a", b""), key_bytes=b"b"))
+        prover().submit(1, request_body((PUT, b"a", b""), key_bytes=b"b"))
     assert mismatch.value.args[0] == 5
     with pytest.raises(FrameError) as sessionless:
         plain_engine().submit_resume(1, bytes(48))

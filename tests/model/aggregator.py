@@ -15,7 +15,8 @@ class HeldEpoch:
     """What the sealed state of an epoch holds."""
 
     epoch: int
-    evicted_next: Multiset
+    carried: Multiset
+    """Over all threads, what is in Blum at the epoch's end, as it is in the next."""
     root: Node
     sessions: dict[int, list[int]]
     """Of each session, the last sequence on each thread."""
@@ -39,19 +40,19 @@ class Aggregator:
 
     def conclude(self) -> HeldEpoch | None:
         snapshots = [self.snapshots[thread] for thread in range(self.threads)]
-        added, evicted, evicted_next = Multiset(), Multiset(), Multiset()
+        added, evicted, carried = Multiset(), Multiset(), Multiset()
         sessions: dict[int, list[int]] = {}
         for snapshot in snapshots:
             added += snapshot.added
             evicted += snapshot.evicted
-            evicted_next += snapshot.evicted_next
-            for session, sequence in snapshot.sessions:
+            carried += snapshot.carried
+            for session, sequence in snapshot.end.sessions:
                 sessions.setdefault(session, [0] * self.threads)[snapshot.thread] = sequence
-        root = next((snapshot.root for snapshot in snapshots if snapshot.root is not None), None)
+        root = next((snapshot.end.root for snapshot in snapshots if snapshot.end.root is not None), None)
         if added != evicted or root is None:
             self.failed = True
             return None
         self.snapshots = {}
         self.epoch += 1
-        tags = [snapshot.tag for snapshot in snapshots if snapshot.tag is not None]
-        return HeldEpoch(self.epoch - 1, evicted_next, root, sessions, tags)
+        tags = [snapshot.end.tag for snapshot in snapshots if snapshot.end.tag is not None]
+        return HeldEpoch(self.epoch - 1, carried, root, sessions, tags)

@@ -114,7 +114,7 @@ class Cache:
         linked = above.linked[side]
         if linked is not None:
             new.linked[below] = linked
-            self.records[linked].parent = slot
+            self.record(linked, child.key).parent = slot
         self.records[slot] = new
         above.set_side(side, Child(key, NO_HASH))
         above.linked[side] = slot

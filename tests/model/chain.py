@@ -43,7 +43,8 @@ class Chain:
         self.current = config.sealed_by
         """The one that admitted what comes now."""
         self.replayed_sessions: dict[int, tuple[bytes, int]] = {}
-        """Incarnation and last sequence of each session that was replayed, until they are handed over."""
+        """Incarnation and last sequence of each session that was replayed."""
+        self.replayed_are_handed_over = False
         self.is_untold = False
         """Whether the tag has moved since it was told."""
         self.tag: Mac = config.tag or self._mac(
@@ -51,10 +52,10 @@ class Chain:
         )
 
     def _mac(self, kind: bytes, before: bytes | Mac, *fields: bytes) -> Mac:
-        return self.book.mac(self.config.key, macs.LOG, kind, before, *fields)
+        return self.book.mac(self.config.key, macs.LOG, *fields, before, kind)
 
     def _request(self, role: int, request: bytes) -> None:
-        self.tag = self._mac(REQUEST, self.tag, bytes((role,)), request)
+        self.tag = self._mac(REQUEST, self.tag, request, bytes((role,)))
 
     def admitted(self, role: int, request: bytes) -> None:
         """`role`: 0 if it was refused."""
@@ -87,6 +88,8 @@ class Chain:
         self.is_untold = True
 
     def hand_over(self) -> list[tuple[int, int]]:
-        handed_over = [(session, last) for session, (_, last) in sorted(self.replayed_sessions.items())]
-        self.replayed_sessions = {}
-        return handed_over
+        """The last sequences that were replayed, once."""
+        if self.replayed_are_handed_over:
+            return []
+        self.replayed_are_handed_over = True
+        return [(session, last) for session, (_, last) in sorted(self.replayed_sessions.items())]

@@ -60,7 +60,7 @@ def compare(
         for case in cases:
             script = observed(case)
             monitor, seen = _follow(script, case)
-            played.append((case, script[: len(seen)], _failed_check(monitor, seen), _has_failed(monitor), seen))
+            played.append((case, script[: len(seen)], _failed_check(monitor, seen), _has_failed(seen), seen))
     scripts = [Script(case.leaf_depth, verifier_without, script) for case, script, *_ in played]
     for (case, script, failed_check, has_failed, seen), actual in zip(played, driver.follow(scripts), strict=True):
         pairs = enumerate(zip_longest(seen, actual))
@@ -81,14 +81,17 @@ def _follow(script: Sequence[Step], case: Case) -> tuple[Monitor, list[list[str]
     return monitor, seen
 
 
-def _has_failed(monitor: Monitor) -> bool:
-    return monitor.aggregator.failed or any(thread.failed for thread in monitor.threads)
+def _has_failed(seen: list[list[str]]) -> bool:
+    return any(line.startswith(("failed", "epoch_mismatch")) for lines in seen for line in lines)
 
 
 def _failed_check(monitor: Monitor, seen: list[list[str]]) -> str | None:
-    if any(lines and lines[0].startswith("waiting") for lines in seen):
-        return "add_blum_clock_passed"
-    for thread in monitor.threads:
-        if thread.failed:
-            return thread.failed.check
-    return "epoch_mismatch" if monitor.aggregator.failed else None
+    """The first."""
+    for line in (line for lines in seen for line in lines):
+        if line.startswith("waiting"):
+            return "add_blum_clock_passed"
+        if line.startswith("epoch_mismatch"):
+            return "epoch_mismatch"
+        if line.startswith("failed"):
+            break
+    return next((thread.failed.check for thread in monitor.threads if thread.failed), None)

@@ -74,6 +74,17 @@ class NextEpoch:
 
 
 @dataclass(frozen=True)
+class CarryOver:
+    ts: Moment
+    thread: int
+    key: Key
+    value: Value
+
+    def encode(self) -> bytes:
+        return struct.pack("<BQH", 16, _ts(self.ts), self.thread) + keys.encode(self.key) + self.value.encode()
+
+
+@dataclass(frozen=True)
 class VerifyEpoch:
     def encode(self) -> bytes:
         return b"\x07"
@@ -150,6 +161,7 @@ Entry = (
     | EvictBlum
     | EvictBlumMerkle
     | NextEpoch
+    | CarryOver
     | VerifyEpoch
     | Tick
     | Request

@@ -6,20 +6,23 @@ accepted, by the model and so by the verifier. Choices are random.
 
 from __future__ import annotations
 
-from functools import cmp_to_key
 from random import Random
 
 from . import entries
 from .book import Book
 from .cache import Record
 from .epochs import Element, Moment
-from .keys import ROOT, Key, comes_before, direction, is_ancestor
+from .keys import ROOT, Key, direction, is_ancestor
 from .monitor import Monitor
 from .steps import Process, Step
 from .thread import Thread
 from .values import Child, Node, Null, Unknown, Value
 
 LEAF_DEPTH = 3
+
+
+class OutOfReach(Exception):  # noqa: N818  not an error
+    """A thread needs a record that is in another epoch than its own. What has been written until now stays honest."""
 
 
 class Host:
@@ -29,7 +32,11 @@ class Host:
         self.monitor = Monitor(LEAF_DEPTH, self.book)
         self.script: list[Step] = []
         self.blum: dict[Key, Element] = {}
-        """What was evicted to Blum and not added since."""
+        """What was evicted to Blum and not added since. What a thread is to carry over is in the next epoch already."""
+        self.owed: dict[int, list[Element]] = {}
+        """What each thread has still to carry over."""
+        self.carried: dict[Key, Element] = {}
+        """What is in Blum at the end of the closing epoch, as it is in the next."""
 
     @property
     def threads(self) -> list[Thread]:
@@ -97,14 +104,12 @@ class Host:
             if record.key != ROOT and record.key not in pinned and record.linked == [None, None]
         ]
 
-    def next_moment(self, thread: Thread, key: Key) -> Moment:
-        """A moment at which a thread may evict a key."""
-        clock, last = thread.epochs.clock, thread.epochs.last_evict_key
-        may_be_now = last is None or comes_before(last, key)
-        least = clock.counter if may_be_now else clock.counter + 1
-        return Moment(clock.epoch, least + self.random.choice([0, 0, 0, 1, 3]))
+    def next_moment(self, thread: Thread) -> Moment:
+        """A moment at which a thread may evict a record."""
+        clock = thread.epochs.clock
+        return Moment(clock.epoch, clock.counter + self.random.choice([1, 1, 1, 2, 4]))
 
-    def evict(self, thread: Thread, slot: int, *, to_blum: bool | None = None, ts: Moment | None = None) -> None:
+    def evict(self, thread: Thread, slot: int, *, to_blum: bool | None = None) -> None:
         """Evict a record, to wherever it may go (None: to either)."""
         record = thread.cache.records[slot]
         parent = record.parent if record.parent is not None else self.parent_for(thread, record)
@@ -114,7 +119,7 @@ class Host:
             assert parent is not None
             self.write(thread, entries.EvictMerkle(slot, parent))
             return
-        ts = ts or self.next_moment(thread, record.key)
+        ts = self.next_moment(thread)
         element = Element(record.key, record.value, ts, thread.number)
         if record.parent is None:
             self.write(thread, entries.EvictBlum(slot, ts))
@@ -138,7 +143,11 @@ class Host:
         self.evict(thread, slot, to_blum=True)
 
     def add_blum(self, thread: Thread, key: Key, pinned: set[Key]) -> int:
+        if self.blum[key].ts.epoch < thread.epochs.clock.epoch:
+            self.promise(key)
         element = self.blum[key]
+        if element.ts.epoch > thread.epochs.clock.epoch:
+            raise OutOfReach
         owner = self.threads[element.thread] if element.thread < len(self.threads) else thread
         if owner is not thread and owner.epochs.clock <= element.ts:
             self.write(owner, entries.Tick())
@@ -153,10 +162,12 @@ class Host:
         if cached and cached[0] is thread:
             return cached[1]
         if cached:
+            self.check_same_epoch(thread, cached[0])
             self.evict_subtree(*cached)
         if key not in self.blum:
             above, _ = self.nearest(key)
             home = self.threads[0] if above == ROOT else thread
+            self.check_same_epoch(thread, home)
             slot = self.add_merkle(home, above, key, pinned)
             if home is thread:
                 return slot
@@ -182,18 +193,58 @@ class Host:
         self.write(thread, entries.AddMerkle(slot, parent, key, value))
         return slot
 
+    @staticmethod
+    def check_same_epoch(one: Thread, other: Thread) -> None:
+        """Whether records can go from one thread to the other."""
+        if one.epochs.clock.epoch != other.epochs.clock.epoch:
+            raise OutOfReach
+
     # Epochs
 
-    def drain(self, thread: Thread, adopted: set[Key]) -> None:
-        """Evict all that is cached, and move what is in Blum and adopted, to the first moment of the next epoch."""
-        at_cut = thread.epochs.clock
-        cached = {record.key for record in thread.cache.records.values()} - {ROOT}
-        order = sorted(cached | adopted, key=cmp_to_key(post_order))
-        for position, key in enumerate(order):
-            where = self.cached_by(key)
-            slot = where[1] if where else self.add_blum(thread, key, set(order[position:]))
-            self.evict(thread, slot, ts=at_cut)
+    def empty(self, thread: Thread) -> None:
+        """Evict all that is cached."""
+        while slots := self.evictable(thread, set()):
+            self.evict(thread, self.random.choice(slots))
 
+    def may_carry_over(self, thread: Thread) -> list[Key]:
+        """What is in Blum in the closing epoch, and this thread may carry over."""
+        if thread.epochs.closing is None:
+            return []
+        closing = thread.epochs.clock.epoch - 1
+        return [
+            key
+            for key, element in self.blum.items()
+            if element.ts.epoch == closing and (element.thread == thread.number or element.ts.counter == 0)
+        ]
 
-def post_order(a: Key, b: Key) -> int:
-    return -1 if comes_before(a, b) else 1
+    def promise(self, key: Key, by: Thread | None = None) -> None:
+        """Decide which thread carries a record over. From now on it is at the start of the next epoch."""
+        carriers = [thread for thread in self.threads if key in self.may_carry_over(thread)]
+        if not carriers:
+            raise OutOfReach
+        carrier = by or self.random.choice(carriers)
+        element = self.blum[key]
+        self.owed[carrier.number].append(element)
+        start = Moment(element.ts.epoch + 1, 0)
+        self.blum[key] = self.carried[key] = element._replace(ts=start, thread=carrier.number)
+
+    def carry_over(self, thread: Thread) -> None:
+        """One record that this thread owes, or another."""
+        owed, others = self.owed[thread.number], self.may_carry_over(thread)
+        if others and (not owed or self.random.random() < 0.5):
+            self.promise(self.random.choice(others), thread)
+        if owed:
+            element = owed.pop(self.random.randrange(len(owed)))
+            self.write(thread, entries.CarryOver(element.ts, element.thread, element.key, element.value))
+
+    def hand_over(self, thread: Thread) -> None:
+        """Hand the closing epoch over, after all that only this thread can carry over, and perhaps more."""
+        epoch = thread.epochs.clock.epoch
+        others = [other.epochs for other in self.threads if other is not thread]
+        is_last = all(epochs.clock.epoch == epoch and epochs.closing is None for epochs in others)
+        for key in self.may_carry_over(thread):
+            if is_last or self.blum[key].ts.counter != 0 or self.random.random() < 0.5:
+                self.promise(key, thread)
+        while self.owed[thread.number]:
+            self.carry_over(thread)
+        self.write(thread, entries.VerifyEpoch())

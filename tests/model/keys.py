@@ -15,15 +15,6 @@ def direction(above: Key, below: Key) -> int:
     return int(below[len(above)])
 
 
-def comes_before(a: Key, b: Key) -> bool:
-    """Post-order: descendants before their ancestors, otherwise from left to right."""
-    if is_ancestor(b, a):
-        return True
-    if a == b or is_ancestor(a, b):
-        return False
-    return next(bit_a < bit_b for bit_a, bit_b in zip(a, b, strict=False) if bit_a != bit_b)
-
-
 def path_of(key_hash: bytes, depth: int) -> Key:
     """The first bits of a key hash."""
     return bin(int.from_bytes(b"\1" + key_hash, "big"))[3 : 3 + depth]

@@ -7,11 +7,12 @@ from random import Random
 
 from . import entries
 from .entries import Entry
-from .epochs import U32_MAX, Moment
+from .epochs import U32_MAX, Element, Moment
 from .host import LEAF_DEPTH
 from .keys import ROOT, Key, direction, is_ancestor, path_of
 from .thread import Thread
 from .values import NO_HASH, Child, Digest, Inline, Node, Null, Value, is_leaf
+from .wire import Malformed
 
 KEYS: list[Key] = ["", *(f"{number:0{depth}b}" for depth in range(1, 4) for number in range(2**depth)), "0000", "1111"]
 
@@ -56,7 +57,7 @@ class Liar:
 
     def moment(self) -> Moment:
         """At or around the bounds of what may be added or evicted now."""
-        random, clock, verified = self.random, self.thread.epochs.clock, self.thread.epochs.last_verified
+        random, clock = self.random, self.thread.epochs.clock
         published = random.choice(self.threads).epochs.clock
         epoch, counter = random.choice(
             [
@@ -65,8 +66,8 @@ class Liar:
                 (clock.epoch, clock.counter - 1),
                 (clock.epoch, random.choice([0, 1, U32_MAX])),
                 (clock.epoch + 1, random.choice([0, 1, clock.counter])),
-                (verified, random.choice([1, U32_MAX])),
-                (verified + 1, random.choice([1, U32_MAX])),
+                (clock.epoch - 1, random.choice([0, 1, U32_MAX])),
+                (clock.epoch - 2, random.choice([1, U32_MAX])),
                 published,
                 (published.epoch, published.counter - 1),
             ]
@@ -142,7 +143,7 @@ class Liar:
         return [self.random.choice(choices)]
 
     def evict_two(self) -> list[Entry]:
-        """Evict two records at one moment, in post-order or not."""
+        """Evict two records at one moment: at most one of them is in time."""
         clock = self.thread.epochs.clock
         moment = Moment(clock.epoch, min(clock.counter + self.random.choice([0, 1]), U32_MAX))
         found: list[Entry] = []
@@ -156,16 +157,57 @@ class Liar:
 
     def add_by_blum(self) -> list[Entry]:
         """Add what nobody evicted, or what somebody did and not then."""
-        thread, random = random_thread(self.random, self.thread.number), self.random
-        key = random.choice(KEYS)
+        evicted, element = self.evicted(), self.made_up()
+        if evicted and self.random.random() < 0.5:
+            element = self.random.choice(evicted)
+            if self.random.random() < 0.3:
+                element = element._replace(ts=self.moment())
+        return [self.add(element)]
+
+    def add(self, element: Element) -> Entry:
+        return entries.AddBlum(self.slot(free=0.9), element.ts, element.thread, element.key, element.value)
+
+    def made_up(self) -> Element:
+        key = self.random.choice(KEYS)
         value: Value = Null() if len(key) == LEAF_DEPTH else Node()
-        evicted = [element for other in self.threads for element in (*other.epochs.evicted, *other.epochs.evicted_next)]
-        moment = self.moment()
-        if evicted and random.random() < 0.5:
-            element = random.choice(evicted)
-            key, value, thread = element.key, element.value, element.thread
-            moment = element.ts if random.random() < 0.7 else moment
-        return [entries.AddBlum(self.slot(free=0.9), moment, thread, key, value)]
+        return Element(key, value, self.moment(), random_thread(self.random, self.thread.number))
+
+    def evicted(self) -> list[Element]:
+        """What any thread evicted in its epoch."""
+        return [element for other in self.threads for element in other.epochs.sums.evicted]
+
+    def evicted_before(self) -> list[Element]:
+        """What any thread evicted in its closing epoch."""
+        closing = [other.epochs.closing for other in self.threads if other.epochs.closing]
+        return [element for of in closing for element in of.sums.evicted]
+
+    def carry_over(self) -> list[Entry]:
+        """Carry a record over: rightly, or as nobody evicted it, or one of another thread, or one that is gone."""
+        random, before = self.random, self.evicted_before()
+        if self.thread.epochs.closing is None and random.random() < 0.8:
+            return []
+        own = [element for element in before if element.thread == self.thread.number or element.ts.counter == 0]
+        found = random.choice([before, own, own, self.evicted()])
+        element = random.choice(found) if found else self.made_up()
+        match random.randrange(6):
+            case 0:
+                element = element._replace(value=self.made_up().value)
+            case 1:
+                element = element._replace(ts=self.moment())
+            case 2:
+                element = element._replace(thread=random_thread(random, self.thread.number))
+        entry = entries.CarryOver(element.ts, element.thread, element.key, element.value)
+        return [entry] * random.choice([1, 1, 1, 2])
+
+    def add_carried(self) -> list[Entry]:
+        """Add a record from the start of the epoch, as if some thread carried it over."""
+        before = self.evicted_before()
+        if not before:
+            return []
+        element, start = self.random.choice(before), Moment(self.thread.epochs.clock.epoch, 0)
+        if self.random.random() < 0.3:
+            element = element._replace(thread=random_thread(self.random, self.thread.number))
+        return [self.add(element._replace(ts=start))]
 
     def add_a_copy(self) -> list[Entry]:
         """Add a record that is cached already a second time, from Blum, and evict that copy."""
@@ -174,7 +216,7 @@ class Liar:
             return []
         record, slot = self.records[original], self.slot(free=0.97)
         epochs = self.thread.epochs
-        moment = self.random.choice([Moment(epochs.open_epoch, 1), self.moment()])
+        moment = self.random.choice([Moment(epochs.clock.epoch, self.random.choice([0, 1])), self.moment()])
         copy = entries.AddBlum(slot, moment, self.thread.number, record.key, record.value)
         parent = record.parent if record.parent is not None else self.parent_of(record.key)
         later = epochs.clock._replace(counter=min(epochs.clock.counter + 1, U32_MAX))
@@ -187,9 +229,12 @@ class Liar:
 
     def wanted(self) -> list[Key]:
         """The leaves that the next operation names."""
-        if self.thread.queue.head is None or not self.thread.queue.operations:
+        if self.thread.queue.head is None:
             return []
-        operation, _ = self.thread.queue.next_operation()
+        try:
+            operation, _ = self.thread.queue.next_operation()
+        except Malformed:  # what was replayed need not be requests
+            return []
         return [path_of(key_hash, LEAF_DEPTH) for key_hash in operation.key_hashes]
 
     def run(self) -> list[Entry]:
@@ -213,19 +258,13 @@ class Liar:
     def run_absent(self) -> list[Entry]:
         return [entries.RunAbsent(self.parent_of(key)) for key in self.wanted()[:1]]
 
-    def while_closing(self) -> list[Entry]:
-        """What comes too late for the epoch that is closing."""
-        slot = self.slot()
-        late = entries.Request(bytes(48)), entries.Resume(bytes(48)), entries.Run((slot,)), entries.RunAbsent(slot)
-        return [self.random.choice(late)] if self.thread.epochs.closing else []
-
     def epoch(self) -> list[Entry]:
         return self.random.choice(
             [
                 [entries.NextEpoch()],
                 [entries.VerifyEpoch()],
                 [entries.NextEpoch(), entries.VerifyEpoch()],
-                [entries.NextEpoch(), entries.Tick(), entries.VerifyEpoch()],
+                [entries.NextEpoch(), *self.carry_over(), entries.VerifyEpoch()],
                 [entries.VerifyEpoch(), entries.NextEpoch()],
             ]
         )
@@ -251,7 +290,7 @@ class Liar:
 
     lies: tuple[Callable[[Liar], list[Entry]], ...] = (
         add_by_merkle, add_by_merkle, add_again_changed, evict, evict, evict_two, add_by_blum, add_a_copy, run, run,
-        run_absent, run_absent, while_closing, while_closing, epoch, clock, replay,
+        run_absent, run_absent, carry_over, carry_over, carry_over, add_carried, epoch, clock, replay,
     )  # fmt: skip
 
 

@@ -21,4 +21,4 @@ class Mac:
     @cached_property
     def name(self) -> bytes:
         content = b"".join(part.name if isinstance(part, Mac) else part for part in self.parts)
-        return blake3(self.domain.encode() + content, key=self.key).digest()[:MAC_BYTES]
+        return blake3(content + self.domain.encode(), key=self.key).digest()[:MAC_BYTES]

@@ -58,7 +58,7 @@ class Monitor:
     def start(self, threads: int, slots: int, queue_bytes: int) -> None:
         held = self.held
         certified, root = (held.epoch, held.root) if held else (0, Node())
-        carried = held.evicted_next if held else Counter()
+        carried = held.carried if held else Counter()
         self.clocks = Clocks(certified)
         self.aggregator = Aggregator(threads, certified + 1)
         self.threads = [

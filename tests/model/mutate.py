@@ -23,7 +23,8 @@ from .wire import Malformed, Reader
 SLOTS = [*range(10), 15, 16, U32_MAX]
 THREADS = [0, 0, 1, 1, 2, 63, 64, 65535]
 EVICTS = entries.EvictMerkle | entries.EvictBlum | entries.EvictBlumMerkle
-NEXT_EPOCH = entries.NextEpoch().encode()
+NEXT_EPOCH, VERIFY_EPOCH, CARRY_OVER = b"\x06", b"\x07", b"\x10"
+"""How their entries begin."""
 NEAR = 8
 """Steps between two pieces that are swapped, at the most."""
 
@@ -72,6 +73,10 @@ class Mutator:
                     self.values.append(value)
                 case entries.EvictBlum(ts=ts) | entries.EvictBlumMerkle(ts=ts):
                     self.moments.append(ts)
+                case entries.CarryOver(ts=ts, key=key, value=value):
+                    self.moments += [ts, Moment(ts.epoch + 1, 0)]
+                    self.keys.append(key)
+                    self.values.append(value)
                 case entries.ReplayMark(name) | entries.EndReplay(name):
                     self.names.append(name)
         for value in self.values:
@@ -81,6 +86,8 @@ class Mutator:
         """A changed script, and where the first change is."""
         script, first = list(self.script), len(self.script)
         for _ in range(self.random.choice([1, 1, 1, 2, 3])):
+            if not places(script):
+                break
             change = self.random.choice(self.changes if self.leaf_depth in LIED_AT else self.plain_changes)
             first = min(first, change(self, script))
             script = possible(script)  # the next change may play it
@@ -88,7 +95,15 @@ class Mutator:
 
     def place(self, script: list[Step]) -> int:
         """Where some piece of log is."""
-        return self.random.choice([at for at, step in enumerate(script) if isinstance(step, Process)])
+        return self.random.choice(places(script))
+
+    def some(self, found: list[int]) -> list[int]:
+        """One of these, if there are any."""
+        return self.random.sample(found, min(1, len(found)))
+
+    def some_thread(self, script: list[Step]) -> int:
+        """One that there is from every start on."""
+        return self.random.randrange(min(step.threads for step in script if isinstance(step, steps.Start)))
 
     def now(self, script: list[Step], at: int) -> Monitor:
         """The monitor before a step."""
@@ -127,8 +142,7 @@ class Mutator:
     def move(self, script: list[Step]) -> int:
         """Give a piece to another thread."""
         at = self.place(script)
-        threads = min(step.threads for step in script if isinstance(step, steps.Start))
-        script[at] = Process(self.random.randrange(threads), log_of(script[at]))
+        script[at] = Process(self.some_thread(script), log_of(script[at]))
         return at
 
     def merge(self, script: list[Step]) -> int:
@@ -147,12 +161,13 @@ class Mutator:
 
     def lie(self, script: list[Step]) -> int:
         """Insert entries that nearly fit the state of a thread at this moment."""
-        closing = [at + 1 for at, step in enumerate(script) if isinstance(step, Process) and step.log == NEXT_EPOCH]
-        at = self.random.choice([self.place(script), self.place(script), len(script), *closing[-1:]])
+        closing = [at + 1 for at in places(script, NEXT_EPOCH, CARRY_OVER)]
+        at = self.random.choice([self.place(script), self.place(script), len(script), *self.some(closing)])
         threads = self.now(script, at).threads
         if any(thread.failed for thread in threads):
             return len(script)
-        [thread] = self.random.choices(threads, [1 + len(thread.cache.records) for thread in threads])
+        weights = [len(thread.cache.records) + (5 if thread.epochs.closing else 1) for thread in threads]
+        [thread] = self.random.choices(threads, weights)
         lies = Liar(self.random, thread, threads).lie()
         script[at:at] = [Process(thread.number, entry.encode()) for entry in lies]
         if self.random.random() < 0.2:
@@ -161,15 +176,45 @@ class Mutator:
 
     def end_replay(self, script: list[Step]) -> int:
         """End a replay before it is complete, with the tag that it has come to."""
-        kinds = self.random.choice([(b"\x0d",), (b"\x0d", b"\x0e")])
-        places = [at for at, step in enumerate(script) if isinstance(step, Process) and step.log[:1] in kinds]
-        if not places:
+        found = places(script, *self.random.choice([(b"\x0d",), (b"\x0d", b"\x0e")]))
+        if not found:
             return len(script)
-        at = self.random.choice(places)
+        at = self.random.choice(found)
         thread = thread_of(script[at])
         chain = self.now(script, at).threads[thread].chain
         if chain:
             script.insert(at, Process(thread, entries.EndReplay(chain.tag.name).encode()))
+        return at
+
+    def over_the_cut(self, script: list[Step]) -> int:
+        """Move a piece of a thread's log over its next_epoch or verify_epoch."""
+        cuts = places(script, NEXT_EPOCH, VERIFY_EPOCH)
+        if not cuts:
+            return len(script)
+        at = self.random.choice(cuts)
+        near = range(max(at - 2 * NEAR, 0), min(at + 2 * NEAR, len(script)))
+        found = [place for place in near if place != at and is_of_thread(script[place], thread_of(script[at]))]
+        if not found:
+            return len(script)
+        piece = self.random.choice(found)
+        script.insert(at, script.pop(piece))
+        return min(at, piece)
+
+    def carry_over(self, script: list[Step]) -> int:
+        """Carry a record over otherwise, twice, by another thread, or not at all."""
+        found = places(script, CARRY_OVER)
+        if not found:
+            return len(script)
+        at = self.random.choice(found)
+        match self.random.randrange(5):
+            case 0:
+                del script[at]
+            case 1:
+                script.insert(self.random.randint(at, min(at + NEAR, len(script))), script[at])
+            case 2:
+                script[at] = Process(self.some_thread(script), log_of(script[at]))
+            case _:
+                script[at] = self.with_last_altered(script[at])
         return at
 
     def splice(self, script: list[Step]) -> int:
@@ -183,11 +228,14 @@ class Mutator:
     def alter(self, script: list[Step]) -> int:
         """Change one field of an entry."""
         at = self.place(script)
-        log = log_of(script[at])
+        script[at] = self.with_last_altered(script[at])
+        return at
+
+    def with_last_altered(self, step: Step) -> Process:
+        log = log_of(step)
         for entry in decode(log, self.book)[-1:]:
             log = log.removesuffix(entry.encode()) + self.altered(entry).encode()
-        script[at] = Process(thread_of(script[at]), log)
-        return at
+        return Process(thread_of(step), log)
 
     def alter_bytes(self, script: list[Step]) -> int:
         at = self.place(script)
@@ -222,7 +270,7 @@ class Mutator:
 
     plain_changes: tuple[Callable[[Mutator, list[Step]], int], ...] = (
         drop, drop, drop_other, repeat, swap, move, merge, insert, splice, alter, alter, alter_bytes, another_evict,
-        end_replay,
+        end_replay, over_the_cut, carry_over,
     )  # fmt: skip
     changes = (*plain_changes, *10 * (lie,))
 
@@ -242,6 +290,7 @@ class Mutator:
             entries.EvictBlum(slot, moment),
             entries.EvictBlumMerkle(slot, parent, moment),
             entries.NextEpoch(),
+            entries.CarryOver(moment, random.choice(THREADS), key, value),
             entries.VerifyEpoch(),
             entries.Tick(),
             entries.Request(request),
@@ -330,6 +379,15 @@ def possible(script: list[Step]) -> list[Step]:
         if not isinstance(step, Process | steps.TimeOut | steps.Submit) or step.thread < threads:
             kept.append(step)
     return kept
+
+
+def places(script: list[Step], *kinds: bytes) -> list[int]:
+    """Where pieces of log are; with kinds, only those that begin with such an entry."""
+    return [at for at, step in enumerate(script) if isinstance(step, Process) and (not kinds or step.log[:1] in kinds)]
+
+
+def is_of_thread(step: Step, thread: int) -> bool:
+    return isinstance(step, Process) and step.thread == thread
 
 
 def thread_of(step: Step) -> int:

@@ -9,15 +9,15 @@ from .chain import Chain
 from .epochs import Clocks, Epochs, Multiset
 from .queue import Queue, QueuedRequest
 from .sessions import Sessions
-from .thread import Snapshot, Thread, Violation, Waiting
+from .thread import EpochEnd, Snapshot, Thread, Violation, Waiting
 
 
 def moment(ts: tuple[int, int]) -> str:
     return f"{ts[0]}.{ts[1]}"
 
 
-def key(of: keys.Key | None) -> str:
-    return "-" if of is None else of or "root"
+def key(of: keys.Key) -> str:
+    return of or "root"
 
 
 def number(of: int | None) -> str:
@@ -51,12 +51,12 @@ def record(slot: int, of: Record) -> str:
 
 
 def epochs(of: Epochs) -> list[str]:
-    return [
-        f"clock {moment(of.clock)} last_evict_key {key(of.last_evict_key)} verified {of.last_verified}",
-        *multiset("added", of.added),
-        *multiset("evicted", of.evicted),
-        *multiset("evicted_next", of.evicted_next),
-    ]
+    lines = [f"clock {moment(of.clock)}", *multiset("added", of.sums.added), *multiset("evicted", of.sums.evicted)]
+    if of.closing:
+        lines += multiset("closing_added", of.closing.sums.added)
+        lines += multiset("closing_evicted", of.closing.sums.evicted)
+        lines += multiset("carried", of.closing.carried)
+    return lines
 
 
 def sessions(of: Sessions) -> list[str]:
@@ -94,7 +94,8 @@ def chain(of: Chain | None) -> list[str]:
         f"replayed {session} {data(incarnation)} {sequence}"
         for session, (incarnation, sequence) in sorted(of.replayed_sessions.items())
     ]
-    return [f"chain {data(of.tag.name)} {'untold' if of.is_untold else 'told'} {replay}", *replayed]
+    handed_over = "handed over" if of.replayed_are_handed_over else "not handed over"
+    return [f"chain {data(of.tag.name)} {'untold' if of.is_untold else 'told'} {replay} {handed_over}", *replayed]
 
 
 def clocks(of: Clocks, threads: int) -> str:
@@ -111,7 +112,16 @@ def thread(of: Thread, threads: int) -> list[str]:
         *queue(of.queue),
         f"results {data(results)}",
         *chain(of.chain),
+        *(end(of.end) if of.end else ["not closing"]),
         clocks(of.epochs.clocks, threads),
+    ]
+
+
+def end(of: EpochEnd) -> list[str]:
+    return [
+        f"end root {data(of.root.encode() if of.root else None)}",
+        *(f"end session {session} {sequence}" for session, sequence in of.sessions),
+        f"end tag {data(of.tag.name if of.tag else None)}",
     ]
 
 
@@ -120,17 +130,15 @@ def snapshot(of: Snapshot) -> list[str]:
         f"snapshot of thread {of.thread} epoch {of.epoch}",
         *multiset("added", of.added),
         *multiset("evicted", of.evicted),
-        *multiset("evicted_next", of.evicted_next),
-        f"root {data(of.root.encode() if of.root else None)}",
-        *(f"session {session} {sequence}" for session, sequence in of.sessions),
-        f"tag {data(of.tag.name if of.tag else None)}",
+        *multiset("carried", of.carried),
+        *end(of.end),
     ]
 
 
 def held(of: HeldEpoch) -> list[str]:
     return [
         f"held epoch {of.epoch}",
-        *multiset("evicted_next", of.evicted_next),
+        *multiset("carried", of.carried),
         f"root {data(of.root.encode())}",
         *(f"session {session} {' '.join(map(str, last))}" for session, last in sorted(of.sessions.items())),
         *(f"tag {data(tag.name)}" for tag in of.tags),

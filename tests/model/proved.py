@@ -45,8 +45,8 @@ class Provers:
         self.threads = self.random.choice([1, 2])
         self.keeps_log = self.random.random() < 0.5
         self.rows: dict[bytes, bytes] = {}
-        self.records: list[list[bytes]] = [[] for _ in range(self.threads)]
-        """Of each thread, the write-ahead log since the last epoch that held."""
+        self.records: list[list[tuple[int, bytes]]] = [[] for _ in range(self.threads)]
+        """Of each thread, the write-ahead log since the last epoch that held, and the epoch of each record."""
         self.keys = [b"key %d" % number for number in range(self.random.choice([5, 60, 200]))]
         self.sessions = 0
         self.sealed_by, self.live = bytes(16), bytes(16)
@@ -89,7 +89,7 @@ class Provers:
             latest = self.live if self.live != self.sealed_by else None
             self.do(steps.KeepLog(LOG_KEY, INSTANCE, incarnation, self.sealed_by, latest))
             for prover, records in zip(self.provers, self.records, strict=True):
-                for record in records:
+                for _, record in records:
                     prover.replay(record)
                 prover.end_replay()
             self.settle()
@@ -124,7 +124,7 @@ class Provers:
         assert progress == "done", f"an honest prover is accused: {progress}"
         prover.absorb(answers)
         if record := prover.take_record():
-            self.records[thread].append(record)
+            self.records[thread].append((prover.epoch, record))
 
     def range(self, first: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
         return sorted((key, row) for key, row in self.rows.items() if first <= key < end)
@@ -156,7 +156,8 @@ class Provers:
             key = random.choice(keys)
             operation, value = self.operation(key)
             content.append(operation)
-            payload += len(key).to_bytes(2, "little") + key + value
+            if operation[0] != operations.GET:
+                payload += len(key).to_bytes(2, "little") + key + value
         after_ts = random.choice([Moment(0, 0), self.monitor.threads[thread].epochs.clock])
         request = client.request(thread, content, after_ts, {})
         client.sequences[thread] = client.sequences.get(thread, 0) + 1
@@ -184,10 +185,10 @@ class Provers:
             self.turn(self.random.randrange(self.threads))
 
     def cut(self, *, all_to_merkle: bool) -> None:
-        """Close the epoch, and make it durable."""
-        self.settle()
-        for prover in self.provers:
+        """Close the epoch, and make it durable; requests go on meanwhile."""
+        for prover in self.random.sample(self.provers, self.threads):
             prover.start_cut(all_to_merkle=all_to_merkle)
+            self.work(self.random.choice([0, 5]))
         self.settle()
         packed = []
         for thread, prover in enumerate(self.provers):
@@ -202,12 +203,13 @@ class Provers:
                 else:
                     self.rows[key] = row
         self.sealed_by = self.incarnation
-        for records in self.records:
-            records.clear()
+        held = self.monitor.held
+        assert held is not None
+        for thread, records in enumerate(self.records):
+            self.records[thread] = [(epoch, record) for epoch, record in records if epoch > held.epoch]
         self.do(steps.Certify())
-        assert self.monitor.held is not None
         for prover in self.provers:
-            prover.release_checkpoint(self.monitor.held.epoch)
+            prover.release_checkpoint(held.epoch)
 
 
 def proved_script(seed: int) -> tuple[list[Step], list[Step], Book]:

@@ -64,7 +64,7 @@ def split_resume(data: bytes, book: Book) -> Resume:
     return Resume(session, generation, thread, nonce, data[:-MAC_BYTES], book.mac_named(reader.rest))
 
 
-def receipt_head(request: Request, count: int, ts: Moment, error: int) -> bytes:
+def receipt_head(request: Request, thread: int, count: int, ts: Moment, error: int) -> bytes:
     """All of a receipt before its results."""
-    numbers = request.session, request.generation, request.thread, count, request.sequence
+    numbers = request.session, request.generation, thread, count, request.sequence
     return struct.pack("<QIHHQQB", *numbers, ts.epoch << 32 | ts.counter, error)

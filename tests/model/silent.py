@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from . import keys
+from .aggregator import Aggregator
 from .cache import Cache
 from .chain import Chain
-from .epochs import Epochs, Moment
-from .keys import Key
+from .epochs import Element, Epochs, Moment
+from .keys import ROOT, Key
 from .queue import Queue
 from .sessions import Sessions
 from .thread import Thread
@@ -22,12 +24,6 @@ Change = tuple[type, str, Callable[..., Any]]
 def _clock_that_stays(self: Epochs, ts: Moment, key: Key) -> None:
     if self.clock < ts:
         self.advance(ts.epoch, ts.counter + 1, key)
-
-
-def _moment_that_keeps_its_key(self: Epochs, epoch: int, counter: int, key: Key) -> None:
-    last = self.last_evict_key
-    _ADVANCE(self, epoch, counter, key)
-    self.last_evict_key = last
 
 
 def _evict_unpublished(self: Epochs, key: Key, value: Any, ts: Moment) -> None:
@@ -54,17 +50,70 @@ def _no_first_sequences(self: Queue) -> dict[int, int]:
     return {}
 
 
+def _epoch_begun_at_its_start(self: Epochs) -> bool:
+    has_begun = _NEXT(self)
+    if has_begun:
+        self.advance(self.clock.epoch, 0, ROOT)
+    return has_begun
+
+
+def _next_epoch_in_the_old_sums(self: Epochs) -> bool:
+    sums = self.sums
+    has_begun = _NEXT(self)
+    self.sums = sums
+    return has_begun
+
+
+def _carried_without_a_trace(self: Epochs, element: Element) -> None:
+    before = self.closing.sums.added.copy() if self.closing else Counter[Element]()
+    _CARRY_OVER(self, element)
+    assert self.closing is not None
+    self.closing.sums.added = before
+
+
+def _carried_as_it_was(self: Epochs, element: Element) -> None:
+    before = self.closing.carried.copy() if self.closing else Counter[Element]()
+    _CARRY_OVER(self, element)
+    assert self.closing is not None
+    self.closing.carried = before
+    self.closing.carried[element] += 1
+
+
+def _carried_at_once(self: Epochs, element: Element) -> None:
+    _CARRY_OVER(self, element)
+    assert self.closing is not None
+    self.sums.evicted += self.closing.carried
+    self.closing.carried.clear()
+
+
+def _carrying_takes_time(self: Epochs, element: Element) -> None:
+    _CARRY_OVER(self, element)
+    self.tick()
+
+
 def _forgotten_epoch(self: Epochs) -> Any:
-    evicted_next = self.evicted_next
+    evicted = self.sums.evicted.copy()
     handed_over = _VERIFY(self)
-    self.evicted = type(evicted_next)()
+    self.sums.evicted = evicted
     return handed_over
+
+
+def _end_at_the_end(self: Thread) -> None:
+    if self.end:
+        self.end.root = self.cache.root
+        self.end.tag = self.chain.tag if self.chain else None
+    _VERIFY_OF_THREAD(self)
 
 
 def _mark_that_stays(self: Chain, incarnation: bytes) -> None:
     latest = self.latest
     _MARK(self, incarnation)
     self.latest = latest
+
+
+def _replayed_with_each_epoch(self: Chain) -> list[tuple[int, int]]:
+    self.replayed_are_handed_over = False
+    return _HAND_OVER_REPLAYED(self)
 
 
 def _sessions_for_ever(self: Sessions, first_waiting: dict[int, int]) -> list[tuple[int, int]]:
@@ -78,25 +127,40 @@ def _everybodys_keys(self: Chain, key_hash: bytes) -> bool:
     return True
 
 
+def _everything_holds(self: Aggregator) -> Any:
+    for snapshot in self.snapshots.values():
+        snapshot.evicted = snapshot.added
+    return _CONCLUDE(self)
+
+
 def _failure_without_place(self: Thread, check: str, code: str, key: Key) -> Any:
     self.offset = 0
     return _FAIL(self, check, code, key)
 
 
-_ADVANCE, _EVICT, _VERIFY = Epochs.advance, Epochs.evict, Epochs.verify_epoch
-_SPLIT, _MARK, _HAND_OVER, _FAIL = Cache.split, Chain.mark, Sessions.hand_over, Thread.fail
+_EVICT, _NEXT, _CARRY_OVER, _VERIFY = Epochs.evict, Epochs.next_epoch, Epochs.carry_over, Epochs.verify_epoch
+_SPLIT, _MARK, _HAND_OVER, _HAND_OVER_REPLAYED = Cache.split, Chain.mark, Sessions.hand_over, Chain.hand_over
+_VERIFY_OF_THREAD, _FAIL, _CONCLUDE = Thread.verify_epoch, Thread.fail, Aggregator.conclude
 
 CHANGES: dict[str, Change] = {
     "the clock does not pass what is added at it": (Epochs, "pass_moment", _clock_that_stays),
-    "a new moment remembers the last key": (Epochs, "advance", _moment_that_keeps_its_key),
     "evictions are not published": (Epochs, "evict", _evict_unpublished),
-    "the drain is forgotten": (Epochs, "verify_epoch", _forgotten_epoch),
+    "an epoch begins at its counter 0": (Epochs, "next_epoch", _epoch_begun_at_its_start),
+    "the next epoch goes on with the sums of the closing one": (Epochs, "next_epoch", _next_epoch_in_the_old_sums),
+    "what is carried over stays where it was, too": (Epochs, "carry_over", _carried_without_a_trace),
+    "what is carried over keeps its moment": (Epochs, "carry_over", _carried_as_it_was),
+    "what is carried over is evicted before the epoch is handed over": (Epochs, "carry_over", _carried_at_once),
+    "to carry over moves the clock": (Epochs, "carry_over", _carrying_takes_time),
+    "what was carried over is forgotten": (Epochs, "verify_epoch", _forgotten_epoch),
+    "an epoch ends when it is handed over": (Thread, "verify_epoch", _end_at_the_end),
     "a split does not link what was linked": (Cache, "split", _split_without_relinking),
     "a parent keeps the hash of what is in Blum": (Cache, "evict_to_blum", _hash_that_stays),
     "what waits is handed over as done": (Queue, "first_sequences", _no_first_sequences),
     "closed sessions are kept": (Sessions, "hand_over", _sessions_for_ever),
+    "what was replayed is handed over with each epoch": (Chain, "hand_over", _replayed_with_each_epoch),
     "no mark is the latest": (Chain, "mark", _mark_that_stays),
     "all keys are in all partitions": (Chain, "owns", _everybodys_keys),
+    "every epoch holds": (Aggregator, "conclude", _everything_holds),
     "a failure has no place": (Thread, "fail", _failure_without_place),
 }
 

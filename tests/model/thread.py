@@ -13,7 +13,7 @@ from .book import Book
 from .cache import Cache
 from .chain import Chain, LogConfig
 from .check import Fault, check, require
-from .epochs import Clocks, Element, Epochs, Moment, Multiset
+from .epochs import Clocks, Element, Epochs, Moment, Multiset, Sums
 from .keys import ROOT, Key, is_ancestor, path_of
 from .macs import Mac
 from .operations import Operation, Result
@@ -26,6 +26,15 @@ ADMITTED, REJECTED, NOT_YET, REFUSED, RECEIPT, RESUMED, HANDED_OVER, EPOCH_NOT_Y
 
 
 @dataclass
+class EpochEnd:
+    """What a thread has at the end of an epoch, beside what is in Blum."""
+
+    root: Node | None
+    sessions: list[tuple[int, int]]
+    tag: Mac | None
+
+
+@dataclass
 class Snapshot:
     """What a thread hands over of an epoch."""
 
@@ -33,10 +42,8 @@ class Snapshot:
     epoch: int
     added: Multiset
     evicted: Multiset
-    evicted_next: Multiset
-    root: Node | None
-    sessions: list[tuple[int, int]]
-    tag: Mac | None
+    carried: Multiset
+    end: EpochEnd
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,14 @@ class Thread:
         self.leaf_depth = leaf_depth
         self.book = book
         self.cache = Cache(slots, root, leaf_depth, book)
-        self.epochs = Epochs(number, clocks, Moment(certified + 1, 1), certified, evicted=carried.copy())
+        self.epochs = Epochs(number, clocks, Moment(certified + 1, 1), Sums(evicted=carried.copy()))
         self.sessions = Sessions(number, book)
         self.queue = Queue(queue_bytes, book)
         self.chain: Chain | None = None
         self.results: list[Result] = []
         """Of the request at the head of the queue, so far."""
+        self.end: EpochEnd | None = None
+        """Of the closing epoch."""
         self.snapshot: Snapshot | None = None
         self.offset = 0
         self.waiting_for: Key = ROOT
@@ -140,6 +149,8 @@ class Thread:
                 self.evict_blum_merkle(slot, parent, ts)
             case entries.NextEpoch():
                 self.next_epoch()
+            case entries.CarryOver(ts, thread, key, value):
+                self.epochs.carry_over(Element(key, value, ts, thread))
             case entries.VerifyEpoch():
                 self.verify_epoch()
             case entries.Tick():
@@ -188,28 +199,29 @@ class Thread:
         check("next_epoch_between_requests", not self.queue.in_progress, "request_in_progress")
         nothing_left = not self.chain or (not self.chain.is_replaying and not self.queue.waiting)
         check("next_epoch_after_all_logged", nothing_left, "request_in_progress")
-        if not self.epochs.next_epoch():
-            self.answer(EPOCH_NOT_YET)
-
-    def verify_epoch(self) -> None:
-        self.epochs.check_verify()
-        check("verify_epoch_between_requests", not self.queue.in_progress, "request_in_progress")
         root = self.cache.root
         permanent = 0 if root is None else 1
-        check("verify_epoch_cache_empty", len(self.cache.records) == permanent, "cache_not_empty")
-        epoch, added, evicted, evicted_next = self.epochs.verify_epoch()
+        check("next_epoch_cache_empty", len(self.cache.records) == permanent, "cache_not_empty")
+        if not self.epochs.next_epoch():
+            self.answer(EPOCH_NOT_YET)
+            return
         sessions = self.sessions.hand_over(self.queue.first_sequences())
         if self.chain:
             sessions += self.chain.hand_over()
-        tag = self.chain.tag if self.chain else None
-        self.snapshot = Snapshot(self.number, epoch, added, evicted, evicted_next, root, sessions, tag)
+        self.end = EpochEnd(root, sessions, self.chain.tag if self.chain else None)
+
+    def verify_epoch(self) -> None:
+        epoch, closing = self.epochs.verify_epoch()
+        end, self.end = self.end, None
+        assert end is not None
+        sums = closing.sums
+        self.snapshot = Snapshot(self.number, epoch, sums.added, sums.evicted, closing.carried, end)
         self.answer(HANDED_OVER, epoch.to_bytes(4, "little"))
 
     # Requests
 
     def request(self, data: bytes) -> None:
         """Admit a request, or say why not."""
-        check("request_in_open_epoch", not self.epochs.closing, "epoch_already_closing")
         try:
             request, session = self.sessions.authenticate(data)
         except Rejected as rejected:
@@ -247,7 +259,7 @@ class Thread:
 
     def refuse(self, request: requests.Request, receipt_key: bytes, error: int) -> None:
         """Answer with an error receipt."""
-        receipt = requests.receipt_head(request, 0, self.epochs.clock, error)
+        receipt = requests.receipt_head(request, self.number, 0, self.epochs.clock, error)
         self.answer_counted(REFUSED, receipt + self.receipt_mac(receipt_key, receipt, request).name)
 
     def receipt_mac(self, key: bytes, receipt: bytes, request: requests.Request) -> Mac:
@@ -256,7 +268,6 @@ class Thread:
 
     def resume(self, data: bytes) -> None:
         """Admit a resume, and answer at once if nothing is before it."""
-        check("resume_in_open_epoch", not self.epochs.closing, "epoch_already_closing")
         if not self.queue.has_room(0):
             self.answer(NOT_YET)
             return
@@ -299,7 +310,6 @@ class Thread:
 
     def run(self, slots: tuple[int, ...]) -> None:
         """Run the next operation on the records in these slots."""
-        check("run_in_open_epoch", not self.epochs.closing, "epoch_already_closing")
         head, operation, rest = self.next_operation()
         right_number = len(slots) == len(operation.key_hashes)
         check("run_slot_for_each_key", right_number, "wrong_record")
@@ -319,7 +329,6 @@ class Thread:
 
     def run_absent(self, parent: int) -> None:
         """Run the next operation on a key that no record has, as a parent in the cache proves: as if it were null."""
-        check("run_absent_in_open_epoch", not self.epochs.closing, "epoch_already_closing")
         head, operation, rest = self.next_operation()
         require(len(operation.key_hashes) == 1, "not_absent")
         leaf = path_of(operation.key_hashes[0], self.leaf_depth)
@@ -347,7 +356,7 @@ class Thread:
         if finished is None:
             return
         request = finished.request
-        receipt = requests.receipt_head(request, request.count, self.epochs.clock, 0)
+        receipt = requests.receipt_head(request, self.number, request.count, self.epochs.clock, 0)
         receipt += b"".join(result.encode() for result in self.results)
         self.answer_counted(RECEIPT, receipt + self.receipt_mac(finished.receipt_key, receipt, request).name)
         while resume := self.queue.pop_resume():

@@ -125,5 +125,7 @@ class Reader:
                 return entries.Replay(role, self.take(number(4)))
             case 15:
                 return entries.EndReplay(self.take(MAC_BYTES))
+            case 16:
+                return entries.CarryOver(self.moment(), number(2), self.key(), self.value())
             case _:
                 raise Malformed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -9,7 +11,7 @@ from . import entries, operations, steps
 from .book import Book
 from .client import Client, key_hash, operation
 from .epochs import Element, Moment
-from .host import LEAF_DEPTH, Host
+from .host import LEAF_DEPTH, Host, OutOfReach
 from .keys import ROOT, Key, path_of
 from .operations import Operation
 from .steps import Step
@@ -18,6 +20,8 @@ from .values import Null
 
 LOG_KEY, INSTANCE = b"L" * 32, b"I" * 16
 NODE_PATHS = ["0", "1", "00", "01", "10", "11"]
+CUT_STEPS_MAX = 200
+"""Not all cuts come to an end: a thread may need a record that another one has taken into the next epoch already."""
 
 
 @dataclass
@@ -26,6 +30,8 @@ class Journal:
 
     entries: list[entries.ReplayMark | entries.Replay] = field(default_factory=list)
     tag: bytes = bytes(16)
+    closing: int = 0
+    """Entries at the cut of the closing epoch: when that holds, they are not needed any more."""
 
 
 class Work(Host):
@@ -48,7 +54,8 @@ class Work(Host):
         """Start, or crash and start again from the last epoch that held."""
         random = self.random
         self.do(steps.Start(threads, random.choice([8, 9, 16]), self.queue_bytes))
-        self.blum = dict(self.sealed_blum)
+        self.blum, self.carried = dict(self.sealed_blum), {}
+        self.owed = {thread.number: [] for thread in self.threads}
         self.clients = []
         self.incarnation = random.randbytes(16)
         if self.keeps_log:
@@ -173,37 +180,76 @@ class Work(Host):
 
     # Epochs
 
-    def cut(self, *, certify: bool) -> None:
-        """Close the epoch on all threads."""
-        for thread in self.threads:
-            while thread.queue.in_progress or (self.keeps_log and thread.queue.waiting):
-                self.run(thread)
-            self.free_slot(thread, set())
-        open_epoch = self.threads[0].epochs.open_epoch
-        for thread in self.threads:
-            self.write(thread, entries.NextEpoch())
-        to_move = [key for key, element in self.blum.items() if element.ts.epoch == open_epoch]
-        movers = {key: self.random.choice(self.threads) for key in to_move}
-        for thread in self.random.sample(self.threads, len(self.threads)):
-            self.drain(thread, {key for key, mover in movers.items() if mover is thread})
-        for thread in self.threads:
-            self.write(thread, entries.VerifyEpoch())
-        for thread in self.random.sample(self.threads, len(self.threads)):
-            lines = self.do(steps.Submit(thread.number))
-        assert any(line.startswith("held epoch") for line in lines), f"an honest epoch does not hold: {lines}"
-        self.sealed_blum = dict(self.blum)
+    def cut(self, *, certify: bool, steps_max: int = CUT_STEPS_MAX) -> None:
+        """Close the epoch on all threads, with other work in between."""
+        held = self.monitor.held
+        for _ in range(steps_max):
+            if self.monitor.held is not held and (self.is_certified or not certify):
+                return
+            if self.random.random() < 0.3:
+                self.act()
+            else:
+                self.attempt(self.close_further, self.random.choice(self.threads))
+
+    def close_further(self, thread: Thread) -> None:
+        """The next step that takes a thread towards the end of the epoch."""
+        if not self.is_certified:
+            self.do(steps.Certify())
+        elif thread.snapshot is not None:
+            self.submit(thread)
+        elif not self.has_passed(thread):
+            self.next_epoch(thread)
+        elif thread.epochs.closing and self.random.random() < 0.2:
+            self.hand_over(thread)
+        else:
+            self.carry_over(thread)
+
+    def next_epoch(self, thread: Thread) -> None:
+        """Begin to close the epoch on a thread."""
+        if not any(map(self.has_passed, self.threads)):
+            # what has run will not keep the others from their own cuts
+            for other in self.random.sample(self.threads, self.random.randint(0, len(self.threads))):
+                self.finish(other)
+        self.finish(thread)
+        self.empty(thread)
+        self.write(thread, entries.NextEpoch())
+        if self.journals:
+            self.journals[thread.number].closing = len(self.journals[thread.number].entries)
+        if self.random.randrange(8) == 0:
+            self.ask_too_early(thread)
+
+    def finish(self, thread: Thread) -> None:
+        """Run what must have run before the cut."""
+        while thread.queue.in_progress or (self.keeps_log and thread.queue.waiting):
+            self.run(thread)
+
+    def ask_too_early(self, thread: Thread) -> None:
+        """For a next epoch, before the last one is certified: nothing is done."""
+        self.finish(thread)
+        self.empty(thread)
+        self.write(thread, entries.NextEpoch())
+
+    def submit(self, thread: Thread) -> None:
+        lines = self.do(steps.Submit(thread.number))
+        assert not any(line.startswith("epoch_mismatch") for line in lines), f"an honest epoch does not hold: {lines}"
+        if not any(line.startswith("held epoch") for line in lines):
+            return
+        self.sealed_blum, self.carried = self.carried, {}
         self.sealed_by = self.incarnation
         for journal in self.journals:
-            journal.entries.clear()
+            del journal.entries[: journal.closing]
+            journal.closing = 0
         if self.random.randrange(4) == 0:
-            self.write(self.threads[0], entries.NextEpoch())  # too early: nothing is done
-        if certify:
-            self.do(steps.Certify())
+            self.attempt(self.ask_too_early, self.threads[0])
 
     @property
     def is_certified(self) -> bool:
-        """Whether the epoch before the open one is certified, so that this one can be closed."""
-        return self.monitor.clocks.certified == self.threads[0].epochs.last_verified
+        """Whether the last epoch that held is certified, so that the next one can be closed."""
+        return self.monitor.held is None or self.monitor.clocks.certified == self.monitor.held.epoch
+
+    def has_passed(self, thread: Thread) -> bool:
+        """Whether a thread has passed its cut of the epoch that is to be certified next."""
+        return thread.epochs.clock.epoch > self.monitor.clocks.certified + 1
 
     def move(self, thread: Thread) -> None:
         """Move a record, for no reason."""
@@ -227,17 +273,23 @@ class Work(Host):
         for _ in range(times):
             self.act()
 
+    def attempt(self, act: Callable[[Thread], None], thread: Thread) -> None:
+        """Do something, as far as its records are within reach."""
+        with suppress(OutOfReach):
+            act(thread)
+
     def act(self) -> None:
         random = self.random
         thread = random.choice(self.threads)
         client = random.choice(self.clients)
-        match random.choices(range(8), [8, 12, 8, 1, 1, 0.3, 0.3, 1])[0]:
+        is_closing = any(map(self.has_passed, self.threads))
+        match random.choices(range(8), [8, 12, 8, 1, 1, 0.3, 0.3, 6 if is_closing else 0.3])[0]:
             case 0:
                 self.send(thread)
             case 1 if thread.queue.waiting:
-                self.run(thread)
+                self.attempt(self.run, thread)
             case 2:
-                self.move(thread)
+                self.attempt(self.move, thread)
             case 3:
                 self.send_resume(thread)
             case 4:
@@ -248,8 +300,8 @@ class Work(Host):
                 self.open_session()
             case 6:
                 self.do(steps.SetRole(client.session, random.choice([0, 1, 2])))
-            case 7 if self.is_certified:
-                self.cut(certify=True)
+            case 7:
+                self.attempt(self.close_further, thread)
 
 
 def honest_script(seed: int) -> tuple[list[Step], Book]:
@@ -259,11 +311,11 @@ def honest_script(seed: int) -> tuple[list[Step], Book]:
     work.start(threads)
     work.act_often(random.choice([10, 30, 60]))
     for _ in range(random.choice([1, 2, 3] if work.keeps_log else [0, 0, 1, 1, 2])):
-        if random.random() < (0.25 if work.keeps_log else 0.5):
-            work.cut(certify=random.random() < 0.5)
+        for _ in range(random.choice([0, 0, 0, 0, 1, 2] if work.keeps_log else [0, 0, 1, 1, 2, 3])):
+            work.cut(certify=random.random() < 0.5, steps_max=random.choice([5, 15, *4 * [CUT_STEPS_MAX]]))
             work.act_often(random.choice([0, 10]))
         work.start(threads if work.keeps_log else random.choice([1, 2, 3]))
         work.act_often(random.randrange(20))
     if random.random() < 0.15:
-        work.send_what_cannot_run(random.choice(work.threads))
+        work.attempt(work.send_what_cannot_run, random.choice(work.threads))
     return work.script, work.book

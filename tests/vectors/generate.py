@@ -65,7 +65,7 @@ def operations() -> list[dict[str, Any]]:
     number = struct.pack("<q", -5)
     inline, digest = ref.commitment(b"new"), ref.commitment(LONG_VALUE)
     return [
-        {"name": "get", "key": b"a", "operation": ref.operation(1, b"a"), "payload": ref.request_payload(b"a")},
+        {"name": "get", "key": b"a", "operation": ref.operation(1, b"a"), "payload": b""},
         {
             "name": "put",
             "key": b"bb",

@@ -20,7 +20,7 @@ def domain_hash(domain: str, data: bytes) -> bytes:
 
 
 def mac(key: bytes, letter: str, data: bytes) -> bytes:
-    return blake3(letter.encode() + data, key=key).digest()[:16]
+    return blake3(data + letter.encode(), key=key).digest()[:16]
 
 
 def sign(seed: bytes, message: bytes) -> bytes:

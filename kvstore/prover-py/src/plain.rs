@@ -75,7 +75,7 @@ impl PlainEngine {
     }
 
     #[getter]
-    fn draining(&self) -> bool {
+    fn full(&self) -> bool {
         false
     }
 

@@ -123,8 +123,13 @@ impl Prover {
     }
 
     #[getter]
-    fn draining(&self) -> bool {
-        self.0.is_draining()
+    fn epoch(&self) -> u32 {
+        self.0.epoch()
+    }
+
+    #[getter]
+    fn full(&self) -> bool {
+        self.0.is_full()
     }
 
     #[getter]

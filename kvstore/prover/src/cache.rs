@@ -6,7 +6,7 @@
 use zetakv_verifier::entry::Slot;
 use zetakv_verifier::key::Direction;
 
-use crate::records::RecordId;
+use crate::records::{LOOKED_AT_TOGETHER, RecordId};
 
 /// The slot of the root, on the thread that has it.
 pub const ROOT_SLOT: Slot = 0;
@@ -49,6 +49,8 @@ pub struct Cache {
     slots: Vec<Option<Occupant>>,
     free: Vec<Slot>,
     hand: usize,
+    /// Number of the part that [`Self::coming`] gave last.
+    part_coming: usize,
 }
 
 impl Cache {
@@ -58,6 +60,7 @@ impl Cache {
             slots: vec![None; slots as usize],
             free: (ROOT_SLOT + 1..slots).rev().collect(),
             hand: 0,
+            part_coming: 0,
         }
     }
 
@@ -87,6 +90,12 @@ impl Cache {
         });
     }
 
+    /// What is in which slot.
+    pub fn occupants(&self) -> impl Iterator<Item = (Slot, &Occupant)> {
+        let slots = (ROOT_SLOT..).zip(&self.slots);
+        slots.filter_map(|(slot, occupant)| Some((slot, occupant.as_ref()?)))
+    }
+
     /// The record in a slot.
     pub fn get(&self, slot: Slot) -> Option<&Occupant> {
         self.slots.get(slot as usize)?.as_ref()
@@ -110,6 +119,17 @@ impl Cache {
         if slot != ROOT_SLOT {
             self.free.push(slot);
         }
+    }
+
+    /// When the hand has come to another part of the slots: the records in the next part, which may have to leave soon.
+    pub fn coming(&mut self) -> impl Iterator<Item = RecordId> {
+        let part = self.hand / LOOKED_AT_TOGETHER + 1;
+        let is_new = core::mem::replace(&mut self.part_coming, part) != part;
+        let first = (part * LOOKED_AT_TOGETHER).min(self.slots.len());
+        let slots = self.slots[first..]
+            .iter()
+            .take(if is_new { LOOKED_AT_TOGETHER } else { 0 });
+        slots.flatten().map(|occupant| occupant.record)
     }
 
     /// Choose the record that leaves when room is needed: the first but `pinned` that may, and was not used since the last time round.

@@ -40,7 +40,7 @@ pub struct FrameRules {
 pub struct ClientOperation<'a> {
     /// What the verifier runs.
     pub operation: &'a Operation,
-    /// The application's key.
+    /// The application's key; empty for a get, with which it is not sent.
     pub application_key: &'a [u8],
     /// The bytes of the new value, where its commitment is a digest.
     pub bytes: Option<&'a [u8]>,
@@ -201,6 +201,14 @@ fn read_payload(
     operation: &Operation,
     reader: &mut Reader<'_>,
 ) -> Result<(usize, Option<usize>), Error> {
+    if partitions::thread_of(&Key::leaf(operation.key), rules.threads) != rules.thread {
+        return Err(Error::malformed(format!(
+            "the key of operation {index} belongs to another thread"
+        )));
+    }
+    if operation.action == Action::Get {
+        return Ok((0, None));
+    }
     let ends = |_: Malformed| Error::malformed(format!("the frame ends before the key or value of operation {index}"));
     let length = usize::from(reader.u16().map_err(ends)?);
     let application_key = reader.take(length).map_err(ends)?;
@@ -214,11 +222,6 @@ fn read_payload(
     if blake3::hash(application_key).as_bytes() != &operation.key {
         return Err(Error::payload(format!(
             "the key of operation {index} does not have the hash that the request names"
-        )));
-    }
-    if partitions::thread_of(&Key::leaf(operation.key), rules.threads) != rules.thread {
-        return Err(Error::malformed(format!(
-            "the key of operation {index} belongs to another thread"
         )));
     }
     match operation.action.new_commitment() {

@@ -35,7 +35,7 @@ fn write_below(mirror: &mut Mirror, threads: u16, parent: &Key, parent_slot: Slo
             mirror.evict_merkle(slot, parent_slot)?;
             continue;
         }
-        mirror.evict_blum_merkle(slot, evicted_at(mirror.clock.epoch, partitions::of_key(&key)))?;
+        mirror.evict_blum_merkle(slot)?; // at `evicted_at`: nothing else has moved the clock
         if partitions::thread_of(&key, threads) != mirror.thread {
             mirror.forget(id);
         }

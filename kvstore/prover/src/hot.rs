@@ -1,5 +1,5 @@
 //! At a start: what is in Blum since the last checkpoint. The hot markers say so; but the marker of a record has only its store key, so who
-//! it is shows in its row, which the first drain needs in memory anyway.
+//! it is shows in its row, which the first carry-over needs in memory anyway.
 
 use zetakv_verifier::entry::ThreadId;
 use zetakv_verifier::key::Key;

@@ -3,11 +3,13 @@
 //!
 //! Nothing here is trusted. But it mirrors the verifier exactly, since a monitor cannot tell a mistake from an attack.
 
+mod aging;
 mod audit;
 mod cache;
+mod carry_over;
 mod checkpoint;
+mod clearing;
 mod derive;
-mod drain;
 mod error;
 mod execute;
 mod findings;
@@ -26,6 +28,7 @@ mod rounds;
 pub mod rows;
 mod suspects;
 mod walk;
+mod work;
 mod write_ahead;
 
 pub use audit::Audit;
@@ -36,5 +39,5 @@ pub use mirror::Counters;
 pub use plain::PlainEngine;
 pub use prover::{Config, Prover, SLOTS_MIN, Stats};
 pub use reading::{RANGE_ROWS_MAX, Reads};
-pub use rounds::ClientFrame;
 pub use suspects::{SUSPECTS_MAX, Suspect};
+pub use work::ClientFrame;

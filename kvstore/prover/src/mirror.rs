@@ -23,11 +23,15 @@ use crate::rows::SHORT_KEY_BITS;
 /// leaves that are written or read once, it is long before they are needed again (docs/performance.md).
 pub const HOT_LEAF_USES: u8 = 2;
 
-/// Epochs between two such operations at the most: of a leaf that is needed less often, the drains would cost more than the ways there and back.
+/// Epochs between two such operations at the most: a leaf that is needed less often would cost more in each epoch than the ways there and back.
 const HOT_LEAF_GAP_EPOCHS: u32 = 16;
 
 /// Passages in one epoch after which an internal node is worth being found in Blum, instead of being proved from above each time.
 const HOT_NODE_PASSAGES: u8 = 3;
+
+/// Bytes of one log, before nothing more is begun that can wait for the next: so many find room in a socket at once, and the verifier can read all
+/// of one log while the next is written (Linux gives a Unix socket 208 KiB, bookkeeping included).
+pub const LOG_BYTES: usize = 128 << 10;
 
 const LINK_BROKEN: Error = Error::Engine("a slot of the cache is not what it should be");
 const TOO_FEW_SLOTS: Error = Error::Engine("the cache has too few slots for one proof");
@@ -66,6 +70,14 @@ impl HotSize {
         self.bytes = self.bytes.saturating_sub(record.bytes_in_memory());
     }
 
+    /// Both together.
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            records: self.records + other.records,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+
     /// What is above the most that may be.
     pub const fn beyond(self, most: Self) -> Self {
         Self {
@@ -87,9 +99,9 @@ pub struct Mirror {
     pub records: Records,
     pub cache: Cache,
     pub clock: Timestamp,
-    /// Between `next_epoch` and `verify_epoch`: evictions to Blum follow the order of the drain.
-    pub is_closing: bool,
-    /// What is in Blum, or in the cache from there. Bytes are as of when a record came, or of the last drain.
+    /// The cache is being cleared: each record has its turn.
+    pub is_clearing: bool,
+    /// What is in Blum, or in the cache from there. Bytes are as of when a record came, or was last carried over.
     pub hot: HotSize,
     pub hot_max: HotSize,
     pub counters: Counters,
@@ -104,7 +116,7 @@ impl Mirror {
             records,
             cache: Cache::new(slots),
             clock: Timestamp::new(epoch, 1),
-            is_closing: false,
+            is_clearing: false,
             hot: HotSize::default(),
             hot_max,
             counters: Counters::default(),
@@ -156,17 +168,17 @@ impl Mirror {
         }
     }
 
-    /// Let the record go that is needed least. Not in a drain: there each has its turn, and room was made before.
+    /// Let the record go that is needed least. Not while the cache is cleared: there each has its turn, and room was made before.
     pub fn evict_one(&mut self, pinned: Slot) -> Result<(), Error> {
-        if self.is_closing {
+        if self.is_clearing {
             return Err(TOO_FEW_SLOTS);
         }
+        self.records.look_at(self.cache.coming());
         let slot = self.cache.choose_victim(pinned).ok_or(TOO_FEW_SLOTS)?;
         let victim = *self.occupant(slot)?;
-        let next = self.clock.next().ok_or(CLOCK_ENDS)?;
         match victim.added_by {
-            AddedBy::Blum => self.evict_blum(slot, next),
-            AddedBy::Merkle { .. } if self.is_hot(&victim) && self.has_hot_room() => self.evict_blum_merkle(slot, next),
+            AddedBy::Blum => self.evict_blum(slot),
+            AddedBy::Merkle { .. } if self.is_hot(&victim) && self.has_hot_room() => self.evict_blum_merkle(slot),
             AddedBy::Merkle { parent } => self.evict_merkle(slot, parent),
         }
     }
@@ -364,8 +376,9 @@ impl Mirror {
 
     // --- Blum ---
 
-    /// Add a record that is in Blum.
+    /// Add a record that is in Blum, for which it may have to be carried over first.
     pub fn add_blum(&mut self, id: RecordId, slot: Slot) -> Result<(), Error> {
+        self.carry_over(id)?;
         let record = self.records.get(id);
         let Place::Blum { ts, thread } = record.place else {
             return Err(Error::Engine("a record is not in Blum"));
@@ -385,8 +398,25 @@ impl Mirror {
         Ok(())
     }
 
+    /// Carry a record over that is in Blum since an epoch before the clock's; nothing happens if it is not.
+    pub fn carry_over(&mut self, id: RecordId) -> Result<(), Error> {
+        let record = self.records.get(id);
+        let Place::Blum { ts, thread } = record.place else {
+            return Ok(());
+        };
+        if ts.epoch == self.clock.epoch {
+            return Ok(());
+        }
+        let (key, value) = (record.key, record.value()?);
+        self.emit(&Entry::CarryOver { ts, thread, key, value });
+        let (ts, thread) = (Timestamp::new(self.clock.epoch, 0), self.thread);
+        self.records.set_place(id, Place::Blum { ts, thread });
+        Ok(())
+    }
+
     /// Evict a record that came from Blum.
-    pub fn evict_blum(&mut self, slot: Slot, ts: Timestamp) -> Result<(), Error> {
+    pub fn evict_blum(&mut self, slot: Slot) -> Result<(), Error> {
+        let ts = self.clock.next().ok_or(CLOCK_ENDS)?;
         self.emit(&Entry::EvictBlum { slot, ts });
         let thread = self.thread;
         let key = self.records.get(self.occupant(slot)?.record).key;
@@ -395,7 +425,8 @@ impl Mirror {
     }
 
     /// Evict to Blum a record that was added by Merkle.
-    pub fn evict_blum_merkle(&mut self, slot: Slot, ts: Timestamp) -> Result<(), Error> {
+    pub fn evict_blum_merkle(&mut self, slot: Slot) -> Result<(), Error> {
+        let ts = self.clock.next().ok_or(CLOCK_ENDS)?;
         let occupant = *self.occupant(slot)?;
         let AddedBy::Merkle { parent } = occupant.added_by else {
             return Err(LINK_BROKEN);
@@ -428,25 +459,23 @@ impl Mirror {
     }
 
     /// Ask to close the epoch; whether that was done, the monitor answers.
-    pub fn ask_next_epoch(&mut self) {
+    pub fn ask_next_epoch(&mut self) -> Result<(), Error> {
+        if self.cache.occupied_count() > 0 {
+            return Err(Error::Engine("the cache is not cleared"));
+        }
         self.emit(&Entry::NextEpoch);
+        Ok(())
     }
 
     /// The monitor has begun to close the epoch.
     pub fn begin_closing(&mut self) -> Result<(), Error> {
-        self.clock = self.clock.next_epoch().ok_or(CLOCK_ENDS)?;
-        self.is_closing = true;
+        self.clock = self.clock.next_epoch().and_then(Timestamp::next).ok_or(CLOCK_ENDS)?;
         Ok(())
     }
 
-    /// Hand the closing epoch over.
-    pub fn verify_epoch(&mut self) -> Result<(), Error> {
-        if self.cache.occupied_count() > 0 {
-            return Err(Error::Engine("the drain has left records in the cache"));
-        }
+    /// Hand the closing epoch over: all that was in Blum at its end is carried over.
+    pub fn verify_epoch(&mut self) {
         self.emit(&Entry::VerifyEpoch);
-        self.is_closing = false;
-        self.pass(self.clock)
     }
 
     // --- requests ---

@@ -17,8 +17,8 @@ use crate::execute::apply;
 use crate::frames::{ClientRequest, FrameRules, ResultValues, parse_request, receipt_frame};
 use crate::reading::records_at_once;
 use crate::records::Leaf;
-use crate::rounds::ClientFrame;
 use crate::rows::{RecordRow, pack_row, record_key};
+use crate::work::ClientFrame;
 
 /// Records that stay in memory for the next request, like the prover's hot ones.
 const RECORDS_MAX: usize = 1 << 20;

@@ -1,16 +1,19 @@
 //! The prover of one worker: puts rounds, cuts and checkpoints in their order.
 //!
-//! One log is in flight at a time. A log holds the proofs of what was admitted by the one before, then asks about new requests; or it
-//! closes the epoch; or it is a piece of the drain.
+//! A log holds the proofs of what was admitted, then asks about new requests; while an epoch closes, it carries records over, too. Before that it
+//! clears the cache, and nothing else. Several logs may be in flight: the outputs come in their order. Nothing is written after `next_epoch`
+//! until its outputs are here.
 
 use zetakv_verifier::Incarnation;
 use zetakv_verifier::codec::Reader;
 use zetakv_verifier::crypto::Mac;
-use zetakv_verifier::entry::ThreadId;
+use zetakv_verifier::entry::{Slot, ThreadId};
 use zetakv_verifier::output::Output;
 
+use crate::aging::Aging;
+use crate::carry_over::CarryOver;
 use crate::checkpoint::Checkpoints;
-use crate::drain::Drain;
+use crate::clearing::{self, Clearing};
 use crate::error::Error;
 use crate::frames::{FrameRules, parse_request, parse_resume};
 use crate::genesis;
@@ -19,17 +22,21 @@ use crate::mirror::{Counters, HotSize, Mirror};
 use crate::partitions;
 use crate::reading::{Reads, Wanted, records_at_once};
 use crate::records::Records;
-use crate::rounds::{ClientFrame, Rounds};
+use crate::rounds::Rounds;
 use crate::rows;
 use crate::suspects::Suspect;
+use crate::work::ClientFrame;
 use crate::write_ahead::read_record;
 
-/// The fewest slots with which all proofs can be written: half of them are free when a drain begins.
+/// The fewest slots with which all proofs can be written: half of them are free when the cache is cleared.
 pub const SLOTS_MIN: u32 = 80;
 
-/// Slots that are free when a drain begins: no path in the tree is longer, as long as nobody can find keys whose hashes share more bits.
+/// Slots that are free when the cache is cleared: no path in the tree is longer, as long as nobody can find keys whose hashes share more bits.
 const RESERVED_SLOTS_MIN: usize = 40;
 const RESERVED_SLOTS_MAX: usize = 80;
+
+/// Records that leave the cache in one log while operations still run: so few keep these waiting for a fraction of a millisecond.
+const LEAVING_AT_ONCE: usize = 4096;
 
 /// Counter of the clock at which the epoch should be closed, halfway to its end.
 const COUNTER_SOON: u32 = 1 << 31;
@@ -70,10 +77,12 @@ enum Cut {
     None,
     /// Wanted. `postponed`: the monitor was not ready, so one more round goes before the next try.
     Wanted { all_to_merkle: bool, postponed: bool },
+    /// The cache is being cleared.
+    Clearing { all_to_merkle: bool, clearing: Clearing },
     /// `next_epoch` is in flight.
     Asked { all_to_merkle: bool },
     /// The epoch is closing.
-    Draining(Drain),
+    Closing(CarryOver),
     /// `verify_epoch` is in flight.
     HandingOver,
 }
@@ -89,8 +98,11 @@ pub struct Prover {
     hot_set: HotSet,
     must_write_spine: bool,
     mirror: Mirror,
+    aging: Aging,
     rounds: Rounds,
     cut: Cut,
+    /// When a cut is wanted: the slots of records that go back to Blum before operations have to wait. Few come into the cache meanwhile.
+    leaving: Vec<Slot>,
     checkpoints: Checkpoints,
     wanted: Wanted,
     handed_over: Option<u32>,
@@ -159,8 +171,10 @@ impl Prover {
             hot_set: HotSet::new(rules.thread, rules.threads, config.previous_threads, records_at_once),
             must_write_spine: config.fresh && rules.thread == genesis::ROOT_THREAD,
             mirror,
+            aging: Aging::new(),
             rounds: Rounds::new(rules, records_at_once, config.log_incarnation.is_some()),
             cut: Cut::None,
+            leaving: Vec::new(),
             checkpoints: Checkpoints::default(),
             wanted: Wanted::new(config.read_bytes_max),
             handed_over: None,
@@ -243,11 +257,19 @@ impl Prover {
         if !self.hot_set.is_loaded() {
             return Ok(self.hot_set.reads());
         }
+        if self.can_clear() {
+            self.begin_clearing()?;
+        }
         if self.wanted.is_empty() {
             match &mut self.cut {
-                Cut::Draining(drain) => drain.plan(&self.mirror, &mut self.wanted)?,
+                Cut::Clearing { clearing, .. } => clearing.plan(&self.mirror, &mut self.wanted)?,
                 _ => self.rounds.plan(&self.mirror, &mut self.wanted)?,
             }
+        }
+        if let Cut::Closing(carry_over) = &mut self.cut
+            && self.wanted.is_empty()
+        {
+            carry_over.plan(&self.mirror, &mut self.wanted);
         }
         Ok(self.wanted.reads())
     }
@@ -260,50 +282,90 @@ impl Prover {
         self.wanted.supply(&mut self.mirror.records, rows, ranges)
     }
 
-    /// The next piece of the log; empty if there is nothing to do.
+    /// The next log; empty if there is nothing to send now. Others may be in flight.
     pub fn log(&mut self) -> Result<Vec<u8>, Error> {
+        if self.must_wait() {
+            return Ok(Vec::new());
+        }
         if !self.hot_set.is_loaded() {
             return Err(Error::Engine("the rows of the hot set have not been supplied"));
         }
         if self.must_write_spine {
             self.must_write_spine = false;
             genesis::write_spine(&mut self.mirror, self.rules.threads)?;
-        } else if let Cut::Draining(drain) = &mut self.cut {
-            if drain.write(&mut self.mirror)? {
-                self.mirror.verify_epoch()?;
-                self.cut = Cut::HandingOver;
+        } else if let Cut::Clearing {
+            all_to_merkle,
+            clearing,
+        } = &mut self.cut
+        {
+            if clearing.write(&mut self.mirror)? {
+                self.mirror.ask_next_epoch()?;
+                self.cut = Cut::Asked {
+                    all_to_merkle: *all_to_merkle,
+                };
             }
         } else {
             self.write_round()?;
         }
         self.sweep();
-        Ok(self.mirror.take_log())
+        let log = self.mirror.take_log();
+        if !log.is_empty() {
+            self.rounds.sent();
+        }
+        Ok(log)
     }
 
     fn write_round(&mut self) -> Result<(), Error> {
         self.rounds.run(&mut self.mirror)?;
         match &mut self.cut {
-            Cut::Wanted {
-                all_to_merkle,
-                postponed: false,
-            } if self.checkpoints.is_taken() => {
-                let all_to_merkle = *all_to_merkle;
-                if !self.rounds.has_admitted() {
-                    self.reserve_slots()?;
-                    self.mirror.ask_next_epoch();
-                    self.cut = Cut::Asked { all_to_merkle };
+            Cut::Wanted { postponed: false, .. } if self.checkpoints.is_taken() => {
+                // once these have left, what was asked about comes to its end
+                if !self.leaving.is_empty() {
+                    self.rounds.ask(&mut self.mirror);
+                    clearing::go_back(&mut self.mirror, &mut self.leaving, LEAVING_AT_ONCE)?;
                 }
             }
             Cut::Wanted { postponed, .. } => {
                 *postponed = false;
                 self.rounds.ask(&mut self.mirror);
             }
+            Cut::Closing(carry_over) => {
+                self.rounds.ask(&mut self.mirror);
+                let is_done = carry_over.write(&mut self.mirror, &mut self.aging)?;
+                self.checkpoints.pack(is_done)?;
+                if is_done {
+                    self.mirror.verify_epoch();
+                    self.cut = Cut::HandingOver;
+                }
+            }
             _ => self.rounds.ask(&mut self.mirror),
         }
         Ok(())
     }
 
-    /// Make room for the paths that the drain brings in: nothing leaves before its turn then.
+    /// Whether the cache is to be cleared, and nothing that was let in before is on its way.
+    fn can_clear(&self) -> bool {
+        let is_wanted = matches!(self.cut, Cut::Wanted { postponed: false, .. }) && self.checkpoints.is_taken();
+        is_wanted
+            && self.leaving.is_empty()
+            && !self.must_write_spine
+            && !self.rounds.has_admitted()
+            && !self.rounds.has_asked()
+    }
+
+    fn begin_clearing(&mut self) -> Result<(), Error> {
+        let Cut::Wanted { all_to_merkle, .. } = self.cut else {
+            return Ok(());
+        };
+        self.reserve_slots()?;
+        self.cut = Cut::Clearing {
+            all_to_merkle,
+            clearing: Clearing::new(&mut self.mirror, &mut self.aging, all_to_merkle, self.records_at_once),
+        };
+        Ok(())
+    }
+
+    /// Make room for the paths that are brought in while the cache is cleared: nothing leaves before its turn then.
     fn reserve_slots(&mut self) -> Result<(), Error> {
         let slots = self.mirror.cache.occupied_count() + self.mirror.cache.free_count();
         let reserved = (slots / 2).clamp(RESERVED_SLOTS_MIN - 1, RESERVED_SLOTS_MAX);
@@ -314,16 +376,16 @@ impl Prover {
     }
 
     fn sweep(&mut self) {
-        let drain_is_between_plans = match &self.cut {
-            Cut::Draining(drain) => drain.is_between_plans(),
+        let clearing_is_between_plans = match &self.cut {
+            Cut::Clearing { clearing, .. } => clearing.is_between_plans(),
             _ => true,
         };
-        if drain_is_between_plans && self.rounds.is_between_plans() && self.wanted.is_empty() {
+        if clearing_is_between_plans && self.rounds.is_between_plans() && self.wanted.is_empty() {
             self.mirror.records.sweep();
         }
     }
 
-    /// The monitor's outputs for the last log; returns the frames that are now due to clients.
+    /// The monitor's outputs for the oldest log in flight; returns the frames that are now due to clients.
     pub fn absorb(&mut self, outputs: &[u8]) -> Result<Vec<ClientFrame>, Error> {
         let mut frames = Vec::new();
         let mut reader = Reader::new(outputs);
@@ -346,11 +408,11 @@ impl Prover {
         if self.rounds.record.as_ref().is_some_and(|record| !record.is_empty()) {
             return Err(Error::Monitor("the monitor has not logged what it admitted"));
         }
+        if self.rounds.is_in_flight() {
+            return Ok(frames); // what concerns the cut is in the last one
+        }
         match self.cut {
-            Cut::Asked { all_to_merkle } if epoch_is_closing => {
-                self.mirror.begin_closing()?;
-                self.cut = Cut::Draining(Drain::new(&mut self.mirror, all_to_merkle, self.records_at_once));
-            }
+            Cut::Asked { .. } if epoch_is_closing => self.begin_closing()?,
             Cut::Asked { all_to_merkle } => {
                 self.cut = Cut::Wanted {
                     all_to_merkle,
@@ -360,7 +422,7 @@ impl Prover {
             Cut::HandingOver => {
                 return Err(Error::Monitor("the monitor has not handed the epoch over"));
             }
-            Cut::None | Cut::Wanted { .. } | Cut::Draining(_) => {}
+            Cut::None | Cut::Wanted { .. } | Cut::Clearing { .. } | Cut::Closing(_) => {}
         }
         Ok(frames)
     }
@@ -375,29 +437,37 @@ impl Prover {
         Ok(())
     }
 
-    fn epoch_handed_over(&mut self, epoch: u32) -> Result<(), Error> {
-        if !matches!(self.cut, Cut::HandingOver) || epoch + 1 != self.mirror.clock.epoch {
-            return Err(Error::Monitor("the monitor has handed over another epoch"));
-        }
-        self.cut = Cut::None;
+    /// The monitor closes the epoch: the checkpoint gets what was when it ended, and operations go on in the next.
+    fn begin_closing(&mut self) -> Result<(), Error> {
+        let epoch = self.epoch();
         self.checkpoints.freeze(&mut self.mirror.records, epoch)?;
-        self.handed_over = Some(epoch);
+        self.mirror.begin_closing()?;
+        self.cut = Cut::Closing(CarryOver::new(&self.mirror, self.records_at_once));
         self.operations_before_epoch = self.mirror.counters.operations;
         self.resumed_in_epoch = false;
         self.rounds.release_held();
         Ok(())
     }
 
-    /// Whether the last log was a piece of a drain that goes on. Nothing answers it, so the next log may be written before the monitor has
-    /// checked it; if anything does, it goes to [`Self::absorb`].
-    pub const fn is_draining(&self) -> bool {
-        matches!(self.cut, Cut::Draining(_))
+    fn epoch_handed_over(&mut self, epoch: u32) -> Result<(), Error> {
+        if !matches!(self.cut, Cut::HandingOver) || epoch + 1 != self.epoch() {
+            return Err(Error::Monitor("the monitor has handed over another epoch"));
+        }
+        self.cut = Cut::None;
+        self.handed_over = Some(epoch);
+        Ok(())
+    }
+
+    /// The epoch in which operations run.
+    pub const fn epoch(&self) -> u32 {
+        self.mirror.clock.epoch
     }
 
     /// Close the epoch, once the rows of the last cut have been taken. `all_to_merkle`: nothing stays in Blum but the partition nodes.
     pub fn start_cut(&mut self, all_to_merkle: bool) -> Result<(), Error> {
         match self.cut {
             Cut::None => {
+                self.leaving = clearing::from_blum(&self.mirror).collect();
                 self.cut = Cut::Wanted {
                     all_to_merkle,
                     postponed: false,
@@ -425,15 +495,34 @@ impl Prover {
         Ok(())
     }
 
-    /// Whether there is anything to do now.
+    /// Whether there is anything to do, other than to wait for outputs.
     pub fn is_busy(&self) -> bool {
         let cut_can_go_on = match self.cut {
-            Cut::None => false,
+            Cut::None | Cut::Asked { .. } | Cut::HandingOver => false,
             Cut::Wanted { .. } => self.checkpoints.is_taken(),
-            Cut::Asked { .. } | Cut::Draining(_) | Cut::HandingOver => true,
+            Cut::Clearing { .. } | Cut::Closing(_) => true,
         };
         let must_begin = self.must_write_spine || !self.hot_set.is_loaded();
         must_begin || cut_can_go_on || self.rounds.has_submitted() || self.rounds.has_admitted()
+    }
+
+    /// Whether the next log is worth its message while another one is in flight: it clears the cache, carries records over, or has a whole batch
+    /// of operations.
+    pub fn is_full(&self) -> bool {
+        let has_enough = match self.cut {
+            Cut::Clearing { .. } | Cut::Closing(_) => true,
+            Cut::Wanted { postponed, .. } => {
+                let may_ask = postponed || !self.checkpoints.is_taken();
+                self.can_clear() || !self.leaving.is_empty() || self.rounds.has_batch(may_ask)
+            }
+            Cut::None | Cut::Asked { .. } | Cut::HandingOver => self.rounds.has_batch(true),
+        };
+        has_enough && !self.must_wait()
+    }
+
+    /// Whether no log can be written before the outputs of those in flight are here.
+    fn must_wait(&self) -> bool {
+        matches!(self.cut, Cut::Asked { .. }) || self.rounds.must_wait()
     }
 
     /// Whether an operation has run in the open epoch, or a resume was answered: it may tell that an operation ran, at or before its own

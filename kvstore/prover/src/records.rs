@@ -238,6 +238,28 @@ impl Records {
             .copied()
     }
 
+    /// The ids of several records, at most [`LOOKED_AT_TOGETHER`], for the keys that there are. Each step is done for all of them before the
+    /// next one, so that their cache misses overlap.
+    pub fn find_together(
+        &self,
+        keys: impl Iterator<Item = Option<Key>> + Clone,
+    ) -> [Option<RecordId>; LOOKED_AT_TOGETHER] {
+        let mut found = [None; LOOKED_AT_TOGETHER];
+        for (key, found) in keys.clone().zip(&mut found) {
+            // one whose hash begins like that of the key: mostly its record
+            *found = key.and_then(|key| self.table.find(table_hash(&self.hasher, &key), |_| true).copied());
+        }
+        self.look_at(found.iter().flatten().copied());
+        for (key, found) in keys.zip(&mut found) {
+            if let (Some(key), Some(id)) = (key, *found)
+                && self.get(id).key != key
+            {
+                *found = self.find(&key);
+            }
+        }
+        found
+    }
+
     /// A record.
     pub fn get(&self, id: RecordId) -> &Record {
         &self.arena[id as usize]
@@ -510,21 +532,21 @@ impl Records {
         self.free.push(id);
     }
 
-    /// Give every record that changed since the last time to `write`, and keep all of them in memory until [`Self::thaw`]; returns them.
+    /// Give every record that changed since the last time to `copy`, and keep all of them in memory until [`Self::thaw`]; returns them.
     pub fn freeze(
         &mut self,
         epoch: u32,
-        mut write: impl FnMut(&mut Record) -> Result<(), Error>,
+        mut copy: impl FnMut(&mut Record) -> Result<(), Error>,
     ) -> Result<Vec<RecordId>, Error> {
         let frozen = core::mem::take(&mut self.listed);
-        for id in &frozen {
-            let record = &mut self.arena[*id as usize];
-            write(record)?;
-            record.is_listed = false;
-            record.is_changed = false;
-            record.frozen_in = epoch;
-            if let Content::Leaf(leaf) = &mut record.content {
-                leaf.application_key = None;
+        for together in frozen.chunks(LOOKED_AT_TOGETHER) {
+            self.look_at(together.iter().copied());
+            for id in together {
+                let record = &mut self.arena[*id as usize];
+                copy(record)?;
+                record.is_listed = false;
+                record.is_changed = false;
+                record.frozen_in = epoch;
             }
         }
         self.changed_bytes = 0;
@@ -556,6 +578,23 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_that_are_sought_together_are_found_as_each_alone() {
+        let key = |number: u16| Key::leaf(*blake3::hash(&number.to_le_bytes()).as_bytes());
+        let mut records = Records::new(0, 0);
+        for number in 0..5000 {
+            records.insert(key(number), Content::NotLoaded, Place::Merkle);
+        }
+        for first in (0..10_000).step_by(20) {
+            let sought = (first..first + 20).map(|number| (number % 3 > 0).then(|| key(number)));
+            let alone = sought.clone().map(|key| records.find(&key?));
+            assert!(
+                alone.eq(records.find_together(sought).into_iter().take(20)),
+                "from {first}"
+            );
+        }
+    }
 
     #[test]
     fn nobody_can_tell_which_keys_meet_in_the_table() {

@@ -1,8 +1,9 @@
 //! Requests on their way through the monitor: submitted, asked, admitted, run, answered.
 //!
 //! Only the monitor can check a client's MAC. So a request is first *asked* about; when its outcome is known, it is either done with, or
-//! *admitted*: then its operations are planned, their rows are read, and the next log runs them. Invariant: what is in `admitted` is what
-//! is in the queue of the verifier thread, in the same order, but for the answers that wait there for the turn of their session.
+//! *admitted*: then its operations are planned, their rows are read, and the next log runs them. Invariant: once the logs in flight are
+//! checked, the queue of the verifier thread holds what is in `admitted`, and then what of `asked` it has admitted, in the same order, but for the
+//! answers that wait in `admitted` for the turn of their session.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -11,69 +12,33 @@ use zetakv_verifier::key::{Key, LEAF_DEPTH};
 use zetakv_verifier::machine::Role;
 use zetakv_verifier::output::Output;
 use zetakv_verifier::request::Rejection;
-use zetakv_verifier::time::Timestamp;
 
 use crate::error::Error;
 use crate::frames::{
     ClientOperation, ClientRequest, ClientResume, FrameRules, ResultValues, receipt_frame, rejected_frame,
     resumed_frame,
 };
-use crate::mirror::Mirror;
+use crate::mirror::{LOG_BYTES, Mirror};
 use crate::reading::Wanted;
 use crate::records::{LOOKED_AT_TOGETHER, RecordId};
 use crate::walk::Need;
+use crate::work::{Admitted, ClientFrame, Incoming, NO_OPERATIONS, Work};
 use crate::write_ahead::{Item, Record};
 
-/// Operations that are planned, and read, at once: bounds the rows in memory for one batch.
-const BATCH_OPERATIONS: usize = 4096;
+/// Operations that are planned, read and run at once: a quarter of all that are not answered. One batch is proved while the verifier checks
+/// another, and the rest is with the clients, or on its way: with halves, all three mostly waited for one another. But not so few that messages
+/// cost more than that saves (docs/performance.md), nor more than find room in one log.
+const BATCH_OPERATIONS_MIN: usize = 256;
+const BATCH_OPERATIONS_MAX: usize = 1024;
 
 /// Requests that are asked about in one log, and bytes of them: two logs' worth fit into the queue of a verifier thread.
 const ASKED_REQUESTS: usize = 1024;
 const ASKED_BYTES: usize = 1 << 20;
 
 /// Bytes of values that go with the receipts of one log, before no further operation is begun: many small requests may ask for one long value.
-const VALUE_BYTES: usize = 64 << 20;
+const VALUE_BYTES: usize = 32 << 20;
 
-/// Bytes of one log before no further operation is begun, far below the longest message.
-const LOG_BYTES: usize = 4 << 20;
-
-const NO_OPERATIONS: Error = Error::Engine("a request has no operations");
-const OUT_OF_ORDER: Error = Error::Monitor("the monitor's outputs are not those of the last log");
-
-/// A frame for a client: where it goes, and its bytes.
-pub type ClientFrame = (u64, Vec<u8>);
-
-#[derive(Debug)]
-enum Incoming {
-    Request(ClientRequest),
-    Resume(ClientResume),
-    /// Before all others.
-    Replay(Item),
-    /// After all that is replayed, with its last tag.
-    EndReplay(Mac),
-}
-
-#[derive(Debug)]
-struct Admitted {
-    request: ClientRequest,
-    role: Role,
-    /// Nobody waits for its answer.
-    is_replayed: bool,
-    operations_run: usize,
-    /// For each operation that is planned, where its record is in memory, if it is.
-    found: Vec<Option<RecordId>>,
-    values: ResultValues,
-}
-
-impl Work {
-    /// Bytes of it that are in the queue of the verifier thread.
-    fn queued_bytes(&self) -> usize {
-        match self {
-            Self::Request(admitted) => admitted.request.request().len(),
-            Self::Resume(_) | Self::Answer(_) => 0,
-        }
-    }
-}
+const OUT_OF_ORDER: Error = Error::Monitor("the monitor's outputs are not those of its oldest log");
 
 /// An operation whose rows are not all in memory.
 #[derive(Debug)]
@@ -87,13 +52,11 @@ struct Unplanned {
     is_ready: bool,
 }
 
-#[derive(Debug)]
-enum Work {
-    Request(Admitted),
-    /// A resume, whose answer comes when all before it has run.
-    Resume(ClientResume),
-    /// An answer that is known, and waits for those before it.
-    Answer(ClientFrame),
+/// A log in flight: how many of its entries have no output yet.
+#[derive(Debug, Default)]
+struct Flight {
+    asked: usize,
+    completed: usize,
 }
 
 /// All requests of a thread that are not answered.
@@ -105,11 +68,20 @@ pub struct Rounds {
     /// Authentic, but too early; with all later requests of their sessions.
     held: Vec<ClientRequest>,
     held_sessions: BTreeSet<u64>,
-    /// In the last log, in its order. A resume is always its last entry.
+    /// By the logs in flight, in their order. A resume is the last entry of the last one.
     asked: VecDeque<Incoming>,
     admitted: VecDeque<Work>,
-    /// Completed by the last log, in its order.
+    /// Operations that are submitted, and those that are admitted and not run.
+    submitted_operations: usize,
+    admitted_operations: usize,
+    /// By the logs in flight, in their order, with the answers that wait for them.
     completed: VecDeque<Work>,
+    /// From the oldest.
+    in_flight: VecDeque<Flight>,
+    /// The log that is being written.
+    writing: Flight,
+    /// Operations that are planned next.
+    batch_operations: usize,
     /// The next so many operations are planned: what they need is in memory, once `unplanned` is empty.
     planned: usize,
     /// In the order of the operations.
@@ -129,7 +101,12 @@ impl Rounds {
             held_sessions: BTreeSet::new(),
             asked: VecDeque::new(),
             admitted: VecDeque::new(),
+            submitted_operations: 0,
+            admitted_operations: 0,
             completed: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            writing: Flight::default(),
+            batch_operations: BATCH_OPERATIONS_MAX,
             planned: 0,
             unplanned: Vec::new(),
             path: Vec::new(),
@@ -138,6 +115,7 @@ impl Rounds {
     }
 
     pub fn submit(&mut self, request: ClientRequest) {
+        self.submitted_operations += request.count();
         self.submitted.push_back(Incoming::Request(request));
     }
 
@@ -147,7 +125,9 @@ impl Rounds {
 
     /// Queue what was admitted before a crash.
     pub fn submit_replay(&mut self, item: Item) {
-        self.submitted.push_back(Incoming::Replay(item));
+        let incoming = Incoming::Replay(item);
+        self.submitted_operations += incoming.operations();
+        self.submitted.push_back(incoming);
     }
 
     /// Queue the end of the replay.
@@ -160,9 +140,30 @@ impl Rounds {
         !self.submitted.is_empty()
     }
 
-    /// Whether something is admitted and not answered.
+    /// Whether something is admitted and not run.
     pub fn has_admitted(&self) -> bool {
         !self.admitted.is_empty()
+    }
+
+    /// Whether the logs in flight ask about something: it may be admitted.
+    pub fn has_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// Whether what comes after the logs in flight can only be told from their outputs: an accepted resume may get no answer yet, and so
+    /// could not be told from what was asked about after it; and what was asked about may have to be held, before later requests of its session.
+    pub fn must_wait(&self) -> bool {
+        let asks_for_resume = matches!(self.asked.back(), Some(Incoming::Resume(_)));
+        asks_for_resume || (self.has_asked() && !self.held_sessions.is_empty())
+    }
+
+    /// Whether a whole batch of operations is admitted, or, if it may be asked about, submitted.
+    pub fn has_batch(&self, may_ask: bool) -> bool {
+        let has_rest = self.planned > 0; // of a batch whose log was long enough
+        let is_batch = |operations: usize| operations >= self.batch_operations;
+        has_rest
+            || is_batch(self.admitted_operations)
+            || (may_ask && is_batch(self.admitted_operations + self.submitted_operations) && self.queue_has_room())
     }
 
     /// Whether all that was planned is run, so that memory may be swept.
@@ -183,14 +184,11 @@ impl Rounds {
         let mut unplanned = core::mem::take(&mut self.unplanned);
         let mut records = 0;
         'batch: for together in unplanned.chunks_mut(LOOKED_AT_TOGETHER) {
-            let mut found = [None; LOOKED_AT_TOGETHER];
-            for (unplanned, found) in together.iter().zip(&mut found) {
-                if unplanned.reached.is_none() {
-                    let operation = self.operation(unplanned)?.operation;
-                    *found = mirror.records.find(&Key::leaf(operation.key));
-                }
-            }
-            mirror.records.look_at(found.iter().flatten().copied());
+            let sought = together.iter().map(|unplanned| match unplanned.reached {
+                None => Some(Key::leaf(self.operation(unplanned).ok()?.operation.key)),
+                Some(_) => None,
+            });
+            let found = mirror.records.find_together(sought);
             for (unplanned, found) in together.iter_mut().zip(found) {
                 if records >= self.records_at_once {
                     break 'batch;
@@ -223,9 +221,10 @@ impl Rounds {
     }
 
     fn choose_batch(&mut self) {
+        self.batch_operations = (self.unanswered() / 4).clamp(BATCH_OPERATIONS_MIN, BATCH_OPERATIONS_MAX);
         for (index, work) in self.admitted.iter().enumerate() {
             if let Work::Request(admitted) = work {
-                let room = BATCH_OPERATIONS - self.unplanned.len();
+                let room = self.batch_operations - self.unplanned.len();
                 let operations = admitted.operations_run..admitted.request.count();
                 self.unplanned.extend(operations.take(room).map(|operation| Unplanned {
                     index,
@@ -234,11 +233,19 @@ impl Rounds {
                     is_ready: false,
                 }));
             }
-            if self.unplanned.len() == BATCH_OPERATIONS {
+            if self.unplanned.len() == self.batch_operations {
                 break;
             }
         }
         self.planned = self.unplanned.len();
+    }
+
+    /// Operations that are submitted and not answered.
+    fn unanswered(&self) -> usize {
+        let asked: usize = self.asked.iter().map(Incoming::operations).sum();
+        let completed = self.completed.iter().filter_map(Work::request);
+        let completed: usize = completed.map(|completed| completed.request.count()).sum();
+        self.submitted_operations + asked + self.admitted_operations + completed
     }
 
     /// End the batch before the first operation that is not ready; or after it, if there is none before.
@@ -246,15 +253,12 @@ impl Rounds {
         let Some(first) = self.unplanned.first() else {
             return;
         };
-        let operations_left = |work: &Work| match work {
-            Work::Request(admitted) => admitted.request.count() - admitted.operations_run,
-            Work::Resume(_) | Work::Answer(_) => 0,
-        };
         let run_already = match self.admitted.get(first.index) {
             Some(Work::Request(admitted)) => admitted.operations_run,
             _ => 0,
         };
-        let before: usize = self.admitted.iter().take(first.index).map(operations_left).sum();
+        let before = self.admitted.iter().take(first.index).filter_map(Work::request);
+        let before: usize = before.map(Admitted::operations_left).sum();
         let ready = before + first.operation - run_already;
         self.unplanned.truncate(usize::from(ready == 0));
         self.planned = ready.max(1);
@@ -272,29 +276,52 @@ impl Rounds {
             };
             admitted.run_next(mirror, self.rules.response_bytes_max, &mut self.path)?;
             self.planned -= 1;
-            if admitted.operations_run < admitted.request.count() {
+            self.admitted_operations -= 1;
+            if admitted.operations_left() > 0 {
                 continue;
             }
             value_bytes += admitted.values.bytes();
-            self.completed.extend(self.admitted.pop_front());
+            self.complete();
             // what needs no entries is completed with what is before it
             while let Some(Work::Resume(_) | Work::Answer(_)) = self.admitted.front() {
-                self.completed.extend(self.admitted.pop_front());
+                self.complete();
             }
         }
         Ok(())
     }
 
+    fn admit(&mut self, admitted: Admitted) {
+        self.admitted_operations += admitted.request.count();
+        self.admitted.push_back(Work::Request(admitted));
+    }
+
+    fn complete(&mut self) {
+        let work = self.admitted.pop_front();
+        self.writing.completed += usize::from(!matches!(work, None | Some(Work::Answer(_))));
+        self.completed.extend(work);
+    }
+
     // --- asking about what is submitted ---
 
-    /// Write the log that asks about what is submitted, as far as it fits. Nothing, while the queue of the verifier thread holds as much.
+    /// Whether the queue of the verifier thread has room for one more log's worth of requests, if all that was asked about is admitted.
+    fn queue_has_room(&self) -> bool {
+        let asked = self.asked.iter().filter_map(Incoming::request);
+        let admitted = self.admitted.iter().filter_map(Work::request);
+        let queued = asked.chain(admitted.map(|admitted| &admitted.request));
+        let bytes: usize = queued.map(|request| request.request().len()).sum();
+        bytes < ASKED_BYTES && self.asked.len() + self.admitted.len() < ASKED_REQUESTS
+    }
+
+    /// Write the log that asks about what is submitted, as far as it fits.
     pub fn ask(&mut self, mirror: &mut Mirror) {
-        if self.admitted.iter().map(Work::queued_bytes).sum::<usize>() >= ASKED_BYTES {
+        if !self.queue_has_room() {
             return;
         }
         let mut bytes = 0;
-        while self.asked.len() < ASKED_REQUESTS && bytes < ASKED_BYTES && self.admitted.len() < ASKED_REQUESTS {
-            match self.submitted.pop_front() {
+        while self.writing.asked < ASKED_REQUESTS && bytes < ASKED_BYTES && self.admitted.len() < ASKED_REQUESTS {
+            let incoming = self.submitted.pop_front();
+            self.submitted_operations -= incoming.as_ref().map_or(0, Incoming::operations);
+            match incoming {
                 None => break,
                 Some(Incoming::Request(request)) if self.held_sessions.contains(&request.header.session) => {
                     self.held.push(request);
@@ -302,20 +329,22 @@ impl Rounds {
                 Some(Incoming::Request(request)) => {
                     bytes += request.request().len();
                     mirror.request(request.request());
+                    self.writing.asked += 1;
                     self.asked.push_back(Incoming::Request(request));
                 }
                 Some(Incoming::Resume(resume)) => {
                     mirror.resume(&resume.resume);
+                    self.writing.asked += 1;
                     self.asked.push_back(Incoming::Resume(resume));
-                    break; // one that is accepted may get no answer yet: nothing after it could be told from it
+                    break; // see `must_wait`
                 }
                 Some(Incoming::Replay(Item::Mark(incarnation))) => mirror.replay_mark(&incarnation),
                 Some(Incoming::Replay(Item::Request(role, request))) => {
                     bytes += request.request().len();
                     mirror.replay(role, request.request());
-                    // its outcome is known
-                    self.admitted
-                        .extend(role.map(|role| Work::Request(Admitted::new(request, role, true))));
+                    if let Some(role) = role {
+                        self.admit(Admitted::new(request, role, true)); // its outcome is known
+                    }
                 }
                 Some(Incoming::EndReplay(tag)) => mirror.end_replay(&tag),
             }
@@ -326,8 +355,19 @@ impl Rounds {
     pub fn release_held(&mut self) {
         self.held_sessions.clear();
         for request in self.held.drain(..).rev() {
+            self.submitted_operations += request.count();
             self.submitted.push_front(Incoming::Request(request));
         }
+    }
+
+    /// The log that was written is in flight.
+    pub fn sent(&mut self) {
+        self.in_flight.push_back(core::mem::take(&mut self.writing));
+    }
+
+    /// Whether any log is in flight.
+    pub fn is_in_flight(&self) -> bool {
+        !self.in_flight.is_empty()
     }
 
     // --- the monitor's answers ---
@@ -336,7 +376,7 @@ impl Rounds {
     pub fn absorb(&mut self, output: &Output<'_>, frames: &mut Vec<ClientFrame>) -> Result<(), Error> {
         match output {
             Output::Receipt(receipt) => {
-                let Some(Work::Request(done)) = self.completed.pop_front() else {
+                let Some(Work::Request(done)) = self.take_completed() else {
                     return Err(OUT_OF_ORDER);
                 };
                 if !done.is_replayed {
@@ -345,14 +385,13 @@ impl Rounds {
                 self.pass_answers(frames);
             }
             Output::Resumed(resumed) => {
-                let origin = match (self.completed.pop_front(), self.asked.front()) {
-                    (Some(Work::Resume(done)), _) => done.origin,
-                    (None, Some(Incoming::Resume(asked))) => {
-                        let origin = asked.origin;
-                        self.asked.pop_front();
-                        origin
-                    }
-                    _ => return Err(OUT_OF_ORDER),
+                let origin = match self.take_completed() {
+                    Some(Work::Resume(done)) => done.origin,
+                    None => match self.take_asked() {
+                        Some(Incoming::Resume(asked)) => asked.origin,
+                        _ => return Err(OUT_OF_ORDER),
+                    },
+                    Some(_) => return Err(OUT_OF_ORDER),
                 };
                 frames.push((origin, resumed_frame(resumed)));
                 self.pass_answers(frames);
@@ -360,8 +399,7 @@ impl Rounds {
             Output::Admitted(role) => {
                 let request = self.take_asked_request()?;
                 self.logged(Some(*role), &request);
-                self.admitted
-                    .push_back(Work::Request(Admitted::new(request, *role, false)));
+                self.admit(Admitted::new(request, *role, false));
             }
             Output::NotYet => {
                 let request = self.take_asked_request()?;
@@ -389,7 +427,7 @@ impl Rounds {
 
     fn rejected(&mut self, reason: u8, frames: &mut Vec<ClientFrame>) -> Result<(), Error> {
         let thread = self.rules.thread;
-        match self.asked.pop_front() {
+        match self.take_asked() {
             Some(Incoming::Request(request)) => {
                 let header = &request.header;
                 if reason == Rejection::BadSequence as u8 && self.held_sessions.contains(&header.session) {
@@ -417,24 +455,39 @@ impl Rounds {
         }
     }
 
-    /// The outputs of a log have ended.
+    /// The outputs of the oldest log have ended.
     pub fn finish_absorbing(&mut self) -> Result<(), Error> {
-        match self.asked.pop_front() {
+        match self.take_asked() {
             None => {}
             // accepted: its answer comes after those of what is admitted
             Some(Incoming::Resume(resume)) => self.admitted.push_back(Work::Resume(resume)),
             Some(_) => return Err(OUT_OF_ORDER),
         }
+        let is_answered = |flight: &Flight| flight.asked == 0 && flight.completed == 0;
         let starts_with_request = matches!(self.admitted.front(), None | Some(Work::Request(_)));
-        if self.asked.is_empty() && self.completed.is_empty() && starts_with_request {
+        if self.in_flight.pop_front().as_ref().is_none_or(is_answered) && starts_with_request {
             Ok(())
         } else {
             Err(OUT_OF_ORDER)
         }
     }
 
+    /// The next of what the oldest log in flight asks about.
+    fn take_asked(&mut self) -> Option<Incoming> {
+        let flight = self.in_flight.front_mut()?;
+        flight.asked = flight.asked.checked_sub(1)?;
+        self.asked.pop_front()
+    }
+
+    /// The next of what it completes.
+    fn take_completed(&mut self) -> Option<Work> {
+        let flight = self.in_flight.front_mut()?;
+        flight.completed = flight.completed.checked_sub(1)?;
+        self.completed.pop_front()
+    }
+
     fn take_asked_request(&mut self) -> Result<ClientRequest, Error> {
-        match self.asked.pop_front() {
+        match self.take_asked() {
             Some(Incoming::Request(request)) => Ok(request),
             _ => Err(OUT_OF_ORDER),
         }
@@ -442,10 +495,12 @@ impl Rounds {
 
     /// Answer in the order of requests.
     fn answer(&mut self, frame: ClientFrame, frames: &mut Vec<ClientFrame>) {
-        if self.admitted.is_empty() {
-            frames.push(frame);
-        } else {
+        if !self.admitted.is_empty() {
             self.admitted.push_back(Work::Answer(frame));
+        } else if !self.completed.is_empty() {
+            self.completed.push_back(Work::Answer(frame));
+        } else {
+            frames.push(frame);
         }
     }
 
@@ -455,38 +510,5 @@ impl Rounds {
                 frames.push(frame);
             }
         }
-    }
-}
-
-impl Admitted {
-    fn new(request: ClientRequest, role: Role, is_replayed: bool) -> Self {
-        Self {
-            found: vec![None; request.count()],
-            request,
-            role,
-            is_replayed,
-            operations_run: 0,
-            values: ResultValues::default(),
-        }
-    }
-
-    fn run_next(
-        &mut self,
-        mirror: &mut Mirror,
-        response_bytes_max: usize,
-        path: &mut Vec<RecordId>,
-    ) -> Result<(), Error> {
-        let Some(operation) = self.request.operation(self.operations_run) else {
-            return Err(NO_OPERATIONS);
-        };
-        let is_first = self.operations_run == 0 && !self.is_replayed; // what is replayed waits for no moment
-        let after_ts = is_first.then(|| Timestamp::from_u64(self.request.header.after_ts));
-        if let Some(value) =
-            mirror.run_operation(operation, self.role, after_ts, self.found[self.operations_run], path)?
-        {
-            self.values.push(value, response_bytes_max);
-        }
-        self.operations_run += 1;
-        Ok(())
     }
 }

@@ -200,10 +200,15 @@ pub struct RecordRow<'a> {
 impl<'a> RecordRow<'a> {
     /// A row with a true checksum.
     pub fn new(application_key: &'a [u8], value: Option<&'a [u8]>) -> Self {
+        Self::committed(application_key, value, &value.map_or(Commitment::Null, Commitment::of))
+    }
+
+    /// The same, where the value's commitment is known.
+    pub fn committed(application_key: &'a [u8], value: Option<&'a [u8]>, commitment: &Commitment) -> Self {
         Self {
             application_key,
             value,
-            checksum: checksum(&Value::Leaf(value.map_or(Commitment::Null, Commitment::of))),
+            checksum: checksum(&Value::Leaf(*commitment)),
         }
     }
 

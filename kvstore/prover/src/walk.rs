@@ -130,7 +130,7 @@ impl Mirror {
         key.depth() < LEAF_DEPTH && self.records.find(key).is_none()
     }
 
-    /// Bring a path into the cache; returns the slot of its last node. `added` gets the nodes that were added by Merkle.
+    /// Bring a path into the cache; returns the slot of its last node. `added` gets the nodes that were not there.
     pub fn bring_path(&mut self, path: &[RecordId], added: &mut Vec<RecordId>) -> Result<Slot, Error> {
         let mut parent = NO_SLOT;
         for id in path {
@@ -140,6 +140,7 @@ impl Mirror {
                 Place::Blum { .. } => {
                     let slot = self.make_room(parent)?;
                     self.add_blum(*id, slot)?;
+                    added.push(*id);
                     slot
                 }
                 Place::Merkle => {

@@ -106,7 +106,7 @@ impl Epochs {
             incarnation: self.run.incarnation,
             previous: self.committed.sealed,
             history: self.history.clone(),
-            carried: held.evicted_next,
+            carried: held.carried,
             root: held.root,
             sessions: sessions.to_ended(),
             clients: clients.clone(),

@@ -135,7 +135,7 @@ impl Monitor {
             }
             _ => (
                 ViolationCode::BadHostMessage as u16,
-                "the first message must be control or log, of version 1",
+                "the first message must be control or log, of version 2",
             ),
         };
         log(format_args!("a connection is refused: {refusal}"));

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use crate::error::Error;
 
 /// Version of the protocol.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a verifier log, and of the sealed state in `start`, at the most.
 pub const LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of any other message's body that are looked at: an admin request or a hello with room to spare.

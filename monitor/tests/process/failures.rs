@@ -4,8 +4,9 @@ use std::io::{self, Read as _, Write as _};
 use std::time::Duration;
 
 use crate::client::{Client, assert_signed, get};
-use crate::host::{Connection, Control, Log, add_first, at, leaf, value};
+use crate::host::{Connection, Control, Log, add_first, at, carry_over, evict, leaf, value};
 use crate::monitor_process::{MonitorProcess, Scratch};
+use crate::service::cut;
 use zetakv_monitor::wire::{kind, read_message, write_message};
 use zetakv_verifier::entry::Entry;
 use zetakv_verifier::violation::VIOLATION_BYTES;
@@ -127,13 +128,8 @@ fn an_epoch_with_a_record_that_nobody_evicted_does_not_hold() {
         key: leaf(b"k"),
         value: value(b"forged"),
     };
-    let entries = [
-        forged,
-        Entry::NextEpoch,
-        Entry::EvictBlum { slot: 1, ts: at(2, 0) },
-        Entry::VerifyEpoch,
-    ];
-    log.process(&entries);
+    log.process(&[forged, evict(1)]);
+    cut(&mut log, 1, &[carry_over(1, 0, b"forged")]);
     let violation = assert_failed(&monitor, control, EPOCH_MISMATCH);
     assert_eq!(violation[38..40], [0xff, 0xff], "no thread");
 }

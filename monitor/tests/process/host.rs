@@ -63,7 +63,7 @@ pub struct Control {
 impl Control {
     pub fn open(monitor: &MonitorProcess) -> Self {
         let mut connection = Connection::open(monitor);
-        connection.send(kind::CONTROL, &[&1u16.to_le_bytes()]);
+        connection.send(kind::CONTROL, &[&2u16.to_le_bytes()]);
         Self { connection }
     }
 
@@ -137,7 +137,7 @@ impl Log {
     pub fn open(monitor: &MonitorProcess, thread: u16) -> Self {
         let mut connection = Connection::open(monitor);
         let incarnation = monitor.incarnation.get();
-        let parts: [&[u8]; 3] = [&1u16.to_le_bytes(), &thread.to_le_bytes(), &incarnation];
+        let parts: [&[u8]; 3] = [&2u16.to_le_bytes(), &thread.to_le_bytes(), &incarnation];
         connection.send(kind::LOG_CONNECTION, &parts);
         Self { connection }
     }
@@ -200,6 +200,49 @@ pub fn add_first(key: Key) -> Entry<'static> {
         parent: 0,
         key,
         value: Value::initial(true),
+    }
+}
+
+/// Evict the record in slot 1, which was added by Merkle.
+pub const fn evict_first(epoch: u32) -> Entry<'static> {
+    Entry::EvictBlumMerkle {
+        slot: 1,
+        parent: 0,
+        ts: evicted_at(epoch),
+    }
+}
+
+/// Evict the record in slot 1, which was added from Blum.
+pub const fn evict(epoch: u32) -> Entry<'static> {
+    Entry::EvictBlum {
+        slot: 1,
+        ts: evicted_at(epoch),
+    }
+}
+
+/// When [`evict`] does so: later than all that is done before.
+const fn evicted_at(epoch: u32) -> Timestamp {
+    at(epoch, 100)
+}
+
+/// Take the record `k` over, which [`evict`] has evicted on this thread.
+pub fn carry_over(epoch: u32, thread: u16, bytes: &[u8]) -> Entry<'static> {
+    Entry::CarryOver {
+        ts: evicted_at(epoch),
+        thread,
+        key: leaf(b"k"),
+        value: value(bytes),
+    }
+}
+
+/// Add the record `k` into slot 1, which a thread has carried over into this epoch.
+pub fn add_carried(epoch: u32, thread: u16, bytes: &[u8]) -> Entry<'static> {
+    Entry::AddBlum {
+        slot: 1,
+        ts: at(epoch, 0),
+        thread,
+        key: leaf(b"k"),
+        value: value(bytes),
     }
 }
 

@@ -7,10 +7,10 @@ use zetakv_verifier::output::Output;
 use zetakv_verifier::violation::ViolationCode;
 
 use crate::client::{Client, Former, get, put};
-use crate::host::{Control, Log, Started, add_first, at, leaf, run, value};
+use crate::host::{Control, Log, Started, add_carried, add_first, evict, evict_first, leaf, run};
 use crate::monitor_process::{MonitorProcess, Scratch};
-use crate::offline::{in_blum, override_with};
-use crate::service::{ROLLBACK, cut};
+use crate::offline::override_with;
+use crate::service::{ROLLBACK, cut_with};
 use crate::write_ahead::{end_replay, go_live};
 
 const KNOWN: u8 = 1;
@@ -90,14 +90,6 @@ fn admit(log: &mut Log, client: &Client, sequence: u64, new: &[u8]) -> Kept {
     Kept { request, tag }
 }
 
-fn first_to_blum() -> Entry<'static> {
-    Entry::EvictBlumMerkle {
-        slot: 1,
-        parent: 0,
-        ts: at(2, 0),
-    }
-}
-
 /// A service whose first incarnation has admitted one request, and sealed epoch 1.
 struct Sealed {
     service: Service,
@@ -115,7 +107,7 @@ fn sealed() -> Sealed {
     let client = service.client(&mut control, None);
     log.process(&[add_first(leaf(b"k"))]);
     let kept = admit(&mut log, &client, 1, b"one");
-    cut(&mut log, 1, &[first_to_blum()]);
+    cut_with(&mut log, 1, evict_first(1), b"one");
     let state = control.sealed(1);
     Sealed {
         service,
@@ -166,7 +158,7 @@ fn what_came_after_a_sealed_state_is_answered_for_without_a_mark_of_its_own() {
         ..
     } = sealed();
     control.durable(1);
-    log.process(&[in_blum(value(b"one"), 2)]);
+    log.process(&[add_carried(2, 0, b"one")]);
     let second = admit(&mut log, &client, 2, b"two");
     drop((control, log));
     for ticket_is_offered in [false, true] {
@@ -196,8 +188,8 @@ fn nothing_of_an_instance_that_was_overridden_is_replayed() {
         ..
     } = sealed();
     control.durable(1);
-    let drained = [in_blum(value(b"one"), 2), Entry::EvictBlum { slot: 1, ts: at(3, 0) }];
-    cut(&mut log, 2, &drained);
+    log.process(&[add_carried(2, 0, b"one")]);
+    cut_with(&mut log, 2, evict(2), b"one");
     control.sealed(2);
     control.durable(2);
     drop((control, log));
@@ -250,7 +242,7 @@ fn a_client_without_a_ticket_is_told_that_its_requests_may_have_been_replayed() 
 
     // nor is it forgotten when that incarnation, and its certificate, are gone
     log.process(&[add_first(leaf(b"k")), run(1)]);
-    cut(&mut log, 1, &[first_to_blum()]);
+    cut_with(&mut log, 1, evict_first(1), b"one");
     let state = control.sealed(1);
     control.durable(1);
     drop((control, log));

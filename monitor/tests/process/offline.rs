@@ -6,14 +6,13 @@ use std::process::{Command, Stdio};
 
 use zetakv_monitor::identity::to_hex;
 use zetakv_monitor::overrides::Override;
-use zetakv_verifier::entry::Entry;
 use zetakv_verifier::key::Key;
 use zetakv_verifier::value::Value;
 
 use crate::client::Client;
-use crate::host::{Control, Log, add_first, at, leaf, value};
+use crate::host::{Control, Log, add_carried, add_first, evict, evict_first, leaf, value};
 use crate::monitor_process::{MonitorProcess, Scratch};
-use crate::service::{ROLLBACK, certificate_hash, cut, put_and_get};
+use crate::service::{ROLLBACK, certificate_hash, cut_with, put_and_get};
 
 /// Run the operator's program with a command; what it printed, or its complaint.
 fn ask(scratch: &Scratch, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, String> {
@@ -52,16 +51,6 @@ pub fn override_with(scratch: &Scratch, key: &Path, more: &[&str], sealed: &[u8]
     ask(scratch, &arguments, sealed)
 }
 
-pub fn in_blum(value: Value, ts_epoch: u32) -> Entry<'static> {
-    Entry::AddBlum {
-        slot: 1,
-        ts: at(ts_epoch, 0),
-        thread: 0,
-        key: leaf(b"k"),
-        value,
-    }
-}
-
 /// The service after two epochs, stopped: the sealed states and certificates of both. A record `k` is `one`, then `two`.
 fn two_epochs(scratch: &Scratch) -> [(Vec<u8>, Vec<u8>); 2] {
     let monitor = MonitorProcess::start(scratch, &[]);
@@ -70,16 +59,11 @@ fn two_epochs(scratch: &Scratch) -> [(Vec<u8>, Vec<u8>); 2] {
     let client = Client::open(&mut control, &monitor.fingerprint, Some(&scratch.admin_key()), None).expect("the admin");
     log.process(&[add_first(leaf(b"k"))]);
     put_and_get(&mut log, &client, 0, 1, b"k", b"one");
-    let drained = Entry::EvictBlumMerkle {
-        slot: 1,
-        parent: 0,
-        ts: at(2, 0),
-    };
-    cut(&mut log, 1, &[drained]);
+    cut_with(&mut log, 1, evict_first(1), b"one");
     let first = (control.sealed(1), control.durable(1));
-    log.process(&[in_blum(value(b"one"), 2)]);
+    log.process(&[add_carried(2, 0, b"one")]);
     put_and_get(&mut log, &client, 0, 2, b"k", b"two");
-    cut(&mut log, 2, &[Entry::EvictBlum { slot: 1, ts: at(3, 0) }]);
+    cut_with(&mut log, 2, evict(2), b"two");
     [first, (control.sealed(2), control.durable(2))]
 }
 
@@ -134,9 +118,9 @@ fn an_override_continues_an_old_state_as_another_instance_once() {
 
     // epoch 2, again, from the record as it was: its certificate continues the chain, in the new instance's name
     let mut log = Log::open(&monitor, 0);
-    log.process(&[in_blum(value(b"one"), 2)]);
+    log.process(&[add_carried(2, 0, b"one")]);
     put_and_get(&mut log, &client, 0, 1, b"k", b"three");
-    cut(&mut log, 2, &[Entry::EvictBlum { slot: 1, ts: at(3, 0) }]);
+    cut_with(&mut log, 2, evict(2), b"three");
     let next = control.sealed(2);
     let certificate = control.durable(2);
     assert_eq!(certificate[4..20], started.instance);

@@ -1,7 +1,9 @@
 //! The real process under an honest host: sessions, epochs, certificates, restarts.
 
 use crate::client::{Client, TOKEN, assert_signed, get, put};
-use crate::host::{Connection, Control, Log, add_first, at, leaf, run, value};
+use crate::host::{
+    Connection, Control, Log, add_carried, add_first, at, carry_over, evict, evict_first, leaf, run, value,
+};
 use crate::monitor_process::{MonitorProcess, Scratch};
 use zetakv_monitor::wire::{OCCUPIED, kind};
 use zetakv_verifier::entry::Entry;
@@ -27,10 +29,16 @@ pub fn put_and_get(log: &mut Log, client: &Client, thread: u16, sequence: u64, k
     ts
 }
 
-/// Close an epoch on a thread whose only record, in slot 1, came from Blum, or by Merkle.
-pub fn cut(log: &mut Log, epoch: u32, drain: &[Entry<'_>]) {
-    let entries = [&[Entry::NextEpoch], drain, &[Entry::VerifyEpoch]].concat();
+/// Close an epoch on a thread that carries this over.
+pub fn cut(log: &mut Log, epoch: u32, carried: &[Entry<'_>]) {
+    let entries = [&[Entry::NextEpoch], carried, &[Entry::VerifyEpoch]].concat();
     assert_eq!(log.process(&entries).list(), [Output::HandedOver(epoch)]);
+}
+
+/// The same on thread 0, whose only record is `k`, in slot 1: it is evicted so, with this value.
+pub fn cut_with(log: &mut Log, epoch: u32, evict: Entry<'_>, bytes: &[u8]) {
+    assert!(log.process(&[evict]).list().is_empty());
+    cut(log, epoch, &[carry_over(epoch, 0, bytes)]);
 }
 
 fn assert_certificate(certificate: &[u8], monitor: &MonitorProcess, client: &Client, epoch: u32) {
@@ -60,35 +68,21 @@ fn one_thread_through_epochs_restarts_and_rollbacks() {
     assert_eq!((client.role, client.session, client.epoch), (Role::Admin as u8, 1, 0));
     assert_eq!(client.incarnation, started.incarnation);
 
-    // epoch 1: the record is new, and goes to Blum at the cut
+    // epoch 1: the record is new, and goes to Blum before the cut
     assert!(log.process(&[add_first(leaf(b"k"))]).list().is_empty());
     assert_eq!(put_and_get(&mut log, &client, 0, 1, b"k", b"one") >> 32, 1);
-    let drained = Entry::EvictBlumMerkle {
-        slot: 1,
-        parent: 0,
-        ts: at(2, 0),
-    };
-    cut(&mut log, 1, &[drained]);
+    cut_with(&mut log, 1, evict_first(1), b"one");
     let first = control.sealed(1);
 
     // no second cut before the certificate
-    let next = [
-        Entry::AddBlum {
-            slot: 1,
-            ts: at(2, 0),
-            thread: 0,
-            key: leaf(b"k"),
-            value: value(b"one"),
-        },
-        Entry::NextEpoch,
-    ];
-    assert_eq!(log.process(&next).list(), [Output::EpochNotYet]);
+    assert_eq!(log.process(&[Entry::NextEpoch]).list(), [Output::EpochNotYet]);
+    assert!(log.process(&[add_carried(2, 0, b"one")]).list().is_empty());
     let first_certificate = control.durable(1);
     assert_certificate(&first_certificate, &monitor, &client, 1);
 
     // epoch 2
     put_and_get(&mut log, &client, 0, 2, b"k", b"two");
-    cut(&mut log, 2, &[Entry::EvictBlum { slot: 1, ts: at(3, 0) }]);
+    cut_with(&mut log, 2, evict(2), b"two");
     let second = control.sealed(2);
     let second_certificate = control.durable(2);
     assert_certificate(&second_certificate, &monitor, &client, 2);
@@ -98,17 +92,7 @@ fn one_thread_through_epochs_restarts_and_rollbacks() {
     assert_eq!(knows.head, *certificate_hash(&second_certificate));
 
     // what runs now is lost with the incarnation
-    assert!(
-        log.process(&[Entry::AddBlum {
-            slot: 1,
-            ts: at(3, 0),
-            thread: 0,
-            key: leaf(b"k"),
-            value: value(b"two")
-        }])
-        .list()
-        .is_empty()
-    );
+    assert!(log.process(&[add_carried(3, 0, b"two")]).list().is_empty());
     put_and_get(&mut log, &client, 0, 3, b"k", b"lost");
     drop((control, log));
 
@@ -143,19 +127,9 @@ fn one_thread_through_epochs_restarts_and_rollbacks() {
     );
 
     // the record's multiset element was carried over; a crash between sealed and durable certifies at the next start
-    assert!(
-        log.process(&[Entry::AddBlum {
-            slot: 1,
-            ts: at(3, 0),
-            thread: 0,
-            key: leaf(b"k"),
-            value: value(b"two")
-        }])
-        .list()
-        .is_empty()
-    );
+    assert!(log.process(&[add_carried(3, 0, b"two")]).list().is_empty());
     put_and_get(&mut log, &client, 0, 1, b"k", b"three");
-    cut(&mut log, 3, &[Entry::EvictBlum { slot: 1, ts: at(4, 0) }]);
+    cut_with(&mut log, 3, evict(3), b"three");
     let third = control.sealed(3);
     drop((control, log));
     let (control, started) = Control::start(&monitor, 1, &third);
@@ -165,6 +139,43 @@ fn one_thread_through_epochs_restarts_and_rollbacks() {
     assert_eq!(Control::start_refused(&monitor, &second), ROLLBACK);
     let (_control, started_again) = Control::start(&monitor, 1, &third);
     assert_eq!(started_again.certificate, started.certificate);
+}
+
+#[test]
+fn what_runs_while_an_epoch_closes_is_of_the_next() {
+    let scratch = Scratch::new();
+    let monitor = MonitorProcess::start(&scratch, &[]);
+    let admin = scratch.admin_key();
+    let (mut control, _) = Control::start(&monitor, 1, &[]);
+    let mut log = Log::open(&monitor, 0);
+    let client = Client::open(&mut control, &monitor.fingerprint, Some(&admin), None).expect("the admin");
+    log.process(&[add_first(leaf(b"k"))]);
+    put_and_get(&mut log, &client, 0, 1, b"k", b"before");
+    assert!(log.process(&[evict_first(1), Entry::NextEpoch]).list().is_empty());
+    log.process(&[add_carried(2, 0, b"before")]);
+    assert_eq!(put_and_get(&mut log, &client, 0, 2, b"k", b"after") >> 32, 2);
+    let rest = [carry_over(1, 0, b"before"), Entry::VerifyEpoch];
+    assert_eq!(log.process(&rest).list(), [Output::HandedOver(1)]);
+    let first = control.sealed(1);
+    assert_certificate(&control.durable(1), &monitor, &client, 1);
+    drop((control, log));
+
+    // the state is that from before any of it ran
+    let (mut control, started) = Control::start(&monitor, 1, &first);
+    assert_eq!(started.epoch, 2);
+    let mut log = Log::open(&monitor, 0);
+    let former = client.former();
+    let client = Client::open(&mut control, &monitor.fingerprint, Some(&admin), Some(&former)).expect("the admin");
+    assert_eq!((client.former_status, &client.former_last[..]), (1, &[1][..]));
+    let request = client.request(0, 1, &[get(b"k")]);
+    let outputs = log.process(&[add_carried(2, 0, b"before"), Entry::Request(&request), run(1)]);
+    let [Output::Admitted(_), Output::Receipt(receipt)] = outputs.list()[..] else {
+        panic!("{:?}", outputs.list());
+    };
+    let expected = OperationResult::Value(Commitment::of(b"before"));
+    assert_eq!(client.check_receipt(&request, receipt).1, [expected]);
+    cut_with(&mut log, 2, evict(2), b"before");
+    control.sealed(2);
 }
 
 #[test]
@@ -180,12 +191,7 @@ fn a_sealed_state_that_was_kept_back_does_not_come_back() {
     control.durable(1);
     log.process(&[add_first(leaf(b"k"))]);
     put_and_get(&mut log, &client, 0, 1, b"k", b"v");
-    let drained = Entry::EvictBlumMerkle {
-        slot: 1,
-        parent: 0,
-        ts: at(3, 0),
-    };
-    cut(&mut log, 2, &[drained]);
+    cut_with(&mut log, 2, evict_first(2), b"v");
     let second = control.sealed(2);
     drop((control, log));
 
@@ -239,7 +245,8 @@ fn a_record_moves_between_two_threads() {
     put_and_get(&mut one, &client, 1, 1, b"k", b"one");
 
     cut(&mut zero, 1, &[]);
-    cut(&mut one, 1, &[Entry::EvictBlum { slot: 1, ts: at(2, 0) }]);
+    one.process(&[evict(1)]);
+    cut(&mut one, 1, &[carry_over(1, 1, b"one")]);
     control.sealed(1);
     assert_certificate(&control.durable(1), &monitor, &client, 1);
 }
@@ -258,15 +265,7 @@ fn a_closed_session_is_rejected_and_still_remembered() {
     Client::open(&mut control, &monitor.fingerprint, None, None).err(); // its answer shows that the control thread has come so far
     let request = client.request(0, 2, &[get(b"k")]);
     assert_eq!(log.process(&[Entry::Request(&request)]).list(), [Output::Rejected(1)]);
-    cut(
-        &mut log,
-        1,
-        &[Entry::EvictBlumMerkle {
-            slot: 1,
-            parent: 0,
-            ts: at(2, 0),
-        }],
-    );
+    cut_with(&mut log, 1, evict_first(1), b"v");
     let sealed = control.sealed(1);
     control.durable(1);
     drop((control, log));
@@ -328,15 +327,8 @@ fn admins_manage_clients_and_roles_are_enforced() {
 
     // what the admin changed is in the sealed state
     assert_eq!(admin.admin(&mut control, &add).0, 0);
-    cut(
-        &mut log,
-        1,
-        &[Entry::EvictBlumMerkle {
-            slot: 1,
-            parent: 0,
-            ts: at(2, 0),
-        }],
-    );
+    log.process(&[Entry::EvictMerkle { slot: 1, parent: 0 }]);
+    cut(&mut log, 1, &[]);
     let sealed = control.sealed(1);
     assert_eq!(
         admin.admin(&mut control, &[3]).1,
@@ -474,7 +466,7 @@ fn tcp_says_where() {
     let address = ready["address"].as_str().expect("an address");
     let mut stream = std::net::TcpStream::connect(address).expect("it listens");
     let mut body = Vec::new();
-    zetakv_monitor::wire::write_message(&mut stream, kind::CONTROL, &[&[1, 0]]).expect("it reads");
+    zetakv_monitor::wire::write_message(&mut stream, kind::CONTROL, &[&[2, 0]]).expect("it reads");
     zetakv_monitor::wire::write_message(&mut stream, kind::START, &[&[1, 0, 16, 0, 0, 0, 0]]).expect("it reads");
     let answer = zetakv_monitor::wire::read_message(&mut stream, &mut body, 1000).expect("an answer");
     assert_eq!(answer, Some(kind::STARTED));

@@ -17,8 +17,8 @@ use crate::violation::{NO_THREAD, Violation, ViolationCode};
 pub struct HeldEpoch<S> {
     /// The epoch.
     pub epoch: u32,
-    /// What has been evicted to Blum in the next epoch already, by all threads.
-    pub evicted_next: S,
+    /// What is in Blum at its end: all threads have carried it over into the next epoch.
+    pub carried: S,
     /// The root's value.
     pub root: Node,
     /// For each session, the last sequence on each thread up to which all requests have run or been refused.
@@ -73,16 +73,16 @@ impl<S: Clone + Default> Aggregator<S> {
     /// All threads are in: the epoch, if it holds.
     fn conclude<C: Crypto<Sum = S>>(&mut self, crypto: &C) -> Option<HeldEpoch<S>> {
         let threads = self.snapshots.len();
-        let (mut added, mut evicted, mut evicted_next) = (S::default(), S::default(), S::default());
+        let (mut added, mut evicted, mut carried) = (S::default(), S::default(), S::default());
         let mut root = None;
         let (mut sessions, mut tags) = (BTreeMap::new(), Vec::new());
         for (thread, snapshot) in self.snapshots.iter_mut().filter_map(Option::take).enumerate() {
             crypto.merge(&mut added, &snapshot.added);
             crypto.merge(&mut evicted, &snapshot.evicted);
-            crypto.merge(&mut evicted_next, &snapshot.evicted_next);
-            root = root.or(snapshot.root);
-            tags.extend(snapshot.tag);
-            for (session, sequence) in snapshot.sessions {
+            crypto.merge(&mut carried, &snapshot.carried);
+            root = root.or(snapshot.end.root);
+            tags.extend(snapshot.end.tag);
+            for (session, sequence) in snapshot.end.sessions {
                 sessions.entry(session).or_insert_with(|| vec![0; threads])[thread] = sequence;
             }
         }
@@ -93,7 +93,7 @@ impl<S: Clone + Default> Aggregator<S> {
         self.epoch = epoch.checked_add(1)?;
         Some(HeldEpoch {
             epoch,
-            evicted_next,
+            carried,
             root: root?,
             sessions,
             tags,

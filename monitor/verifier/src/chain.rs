@@ -26,7 +26,7 @@ use crate::violation::ViolationCode;
 /// Names one run of the service.
 pub type Incarnation = [u8; 16];
 
-/// First byte of each step.
+/// Last byte of each step.
 const START: u8 = 0;
 const MARK: u8 = 1;
 const REQUEST: u8 = 2;
@@ -78,8 +78,8 @@ pub(crate) struct Chain {
     /// Whether the tag has moved since it was told.
     untold: bool,
     replay: Option<Replay>,
-    /// Until they are handed over with an epoch.
     replayed: ReplayedSessions,
+    replayed_are_handed_over: bool,
 }
 
 impl Chain {
@@ -96,6 +96,7 @@ impl Chain {
                 current: config.sealed_by,
             }),
             replayed: ReplayedSessions::new(),
+            replayed_are_handed_over: false,
         };
         if config.tag.is_none() {
             chain.step(crypto, START, &[&thread.to_le_bytes(), &chain.threads.to_le_bytes()]);
@@ -104,12 +105,12 @@ impl Chain {
     }
 
     fn step<C: Crypto>(&mut self, crypto: &C, kind: u8, fields: &[&[u8]; 2]) {
-        let parts = [&[kind], self.tag.as_slice(), fields[0], fields[1]];
+        let parts = [fields[0], fields[1], self.tag.as_slice(), &[kind]];
         self.tag = crypto.mac(&self.key, MacDomain::Log, &parts);
     }
 
     fn request_step<C: Crypto>(&mut self, crypto: &C, role: Option<Role>, request: &[u8]) {
-        self.step(crypto, REQUEST, &[&[role.map_or(0, |role| role as u8)], request]);
+        self.step(crypto, REQUEST, &[request, &[role.map_or(0, |role| role as u8)]]);
     }
 
     /// A request was admitted in a role, or refused.
@@ -186,8 +187,9 @@ impl Chain {
     }
 
     /// The last sequences that were replayed, once: they are handed over with the epoch that they ran in.
-    pub fn hand_over(&mut self) -> impl Iterator<Item = (u64, u64)> + use<> {
-        let replayed = core::mem::take(&mut self.replayed);
-        replayed.into_iter().map(|(session, last)| (session, last.sequence))
+    pub fn hand_over(&mut self) -> impl Iterator<Item = (u64, u64)> {
+        let is_first = !core::mem::replace(&mut self.replayed_are_handed_over, true);
+        let replayed = self.replayed.iter().filter(move |_| is_first);
+        replayed.map(|(session, last)| (*session, last.sequence))
     }
 }

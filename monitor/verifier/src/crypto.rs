@@ -44,7 +44,7 @@ pub trait Crypto {
     /// Whether two multisets of the same epoch are equal. Takes constant time.
     fn equal(&self, a: &Self::Sum, b: &Self::Sum) -> bool;
 
-    /// MAC over a domain and parts, one after the other.
+    /// MAC over parts, one after the other, and a domain.
     fn mac(&self, key: &MacKey, domain: MacDomain, parts: &[&[u8]]) -> Mac;
 
     /// Whether this is the MAC. Takes constant time.

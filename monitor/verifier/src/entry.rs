@@ -66,8 +66,15 @@ pub enum Entry<'a> {
     EvictBlum { slot: Slot, ts: Timestamp },
     /// Evict to Blum a record that was added by Merkle, and note it in its parent.
     EvictBlumMerkle { slot: Slot, parent: Slot, ts: Timestamp },
-    /// Begin to close the epoch.
+    /// Begin to close the epoch. Nothing is cached.
     NextEpoch,
+    /// Take a record over that was evicted to Blum at `ts` by `thread`, from the closing epoch to the start of the next.
+    CarryOver {
+        ts: Timestamp,
+        thread: ThreadId,
+        key: Key,
+        value: Value,
+    },
     /// Hand the closing epoch over.
     VerifyEpoch,
     /// Move the clock by one.
@@ -149,6 +156,12 @@ impl<'a> Entry<'a> {
                 }
             }
             15 => Self::EndReplay(reader.array()?),
+            16 => Self::CarryOver {
+                ts: Timestamp::from_u64(reader.u64()?),
+                thread: reader.u16()?,
+                key: Key::decode(reader)?,
+                value: Value::decode(reader)?,
+            },
             _ => return Err(Malformed),
         })
     }
@@ -175,10 +188,7 @@ impl<'a> Entry<'a> {
                 value,
             } => {
                 start(out, 3, &[*slot]);
-                out.extend_from_slice(&ts.to_u64().to_le_bytes());
-                out.extend_from_slice(&thread.to_le_bytes());
-                out.extend_from_slice(&key.encode());
-                value.encode(out);
+                evicted(out, *ts, *thread, key, value);
             }
             Self::EvictBlum { slot, ts } => {
                 start(out, 4, &[*slot]);
@@ -220,8 +230,19 @@ impl<'a> Entry<'a> {
                 out.push(15);
                 out.extend_from_slice(*tag);
             }
+            Self::CarryOver { ts, thread, key, value } => {
+                out.push(16);
+                evicted(out, *ts, *thread, key, value);
+            }
         }
     }
+}
+
+fn evicted(out: &mut Vec<u8>, ts: Timestamp, thread: ThreadId, key: &Key, value: &Value) {
+    out.extend_from_slice(&ts.to_u64().to_le_bytes());
+    out.extend_from_slice(&thread.to_le_bytes());
+    out.extend_from_slice(&key.encode());
+    value.encode(out);
 }
 
 fn start(out: &mut Vec<u8>, kind: u8, fields: &[u32]) {

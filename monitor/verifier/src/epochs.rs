@@ -1,8 +1,9 @@
 //! The clock of one thread, its epochs, and the multisets of what it added from and evicted to Blum.
 //!
-//! Invariants: at any time one epoch is *open* (clock.epoch = last verified + 1), or it is *closing* and the one after it has begun
-//! (clock.epoch = last verified + 2). So three sums are all there ever are: added and evicted of the first, evicted of the second.
-//! Evictions are strictly increasing in (clock, key in post-order), and the published clock never goes back.
+//! Invariants: the clock is in the epoch after the last verified one, or that epoch is *closing*, and the clock is in the next. What a thread
+//! adds and evicts is of the clock's epoch; only what is carried over is taken from the closing one, and is the first of the next, at its
+//! counter 0, where no eviction is. So the sums are those of one epoch or of two, and what was carried from the first to the second.
+//! Evictions are strictly increasing, and the published clock never goes back.
 
 #[cfg(test)]
 #[path = "tests/frozen/epochs.rs"]
@@ -25,23 +26,27 @@ use crate::violation::ViolationCode;
 #[cfg(test)]
 pub(crate) use frozen::Moment;
 
-/// The three sums of an epoch that is handed over.
+/// What a thread added and evicted with timestamps of one epoch.
+#[derive(Clone, Default)]
 pub(crate) struct Sums<S> {
     pub added: S,
     pub evicted: S,
-    pub evicted_next: S,
+}
+
+/// The closing epoch, and what was carried over into the next.
+pub(crate) struct Closing<S> {
+    pub sums: Sums<S>,
+    pub carried: S,
 }
 
 pub(crate) struct Epochs<S> {
     thread: ThreadId,
     clocks: Arc<Clocks>,
+    /// Its epoch is above 0, the last certified one of a first start.
     clock: Timestamp,
-    /// The last record evicted at `clock`; None, which is below every key, if there is none.
-    last_evict_key: Option<Key>,
-    last_verified: u32,
-    added: S,
-    evicted: S,
-    evicted_next: S,
+    /// Of the clock's epoch, but for what is carried over while `closing`.
+    sums: Sums<S>,
+    closing: Option<Closing<S>>,
 }
 
 impl<S: Clone + Default> Epochs<S> {
@@ -51,26 +56,16 @@ impl<S: Clone + Default> Epochs<S> {
             thread,
             clocks,
             clock: Timestamp::new(certified_epoch.checked_add(1)?, 1),
-            last_evict_key: None,
-            last_verified: certified_epoch,
-            added: S::default(),
-            evicted: carried,
-            evicted_next: S::default(),
+            sums: Sums {
+                added: S::default(),
+                evicted: carried,
+            },
+            closing: None,
         })
     }
 
     pub const fn clock(&self) -> Timestamp {
         self.clock
-    }
-
-    /// Whether the thread is between `next_epoch` and `verify_epoch`.
-    pub const fn closing(&self) -> bool {
-        self.clock.epoch != self.open_epoch()
-    }
-
-    /// The epoch that is verified next.
-    const fn open_epoch(&self) -> u32 {
-        self.last_verified + 1 // the clock has been there, so it exists
     }
 
     /// Whether no thread's clock has reached this moment: nobody can have told it to a client.
@@ -84,7 +79,6 @@ impl<S: Clone + Default> Epochs<S> {
             return Err(Fault::new(ViolationCode::ClockOverflow, *key));
         };
         self.clock = to;
-        self.last_evict_key = None;
         self.clocks.publish(self.thread, to);
         Ok(())
     }
@@ -104,23 +98,24 @@ impl<S: Clone + Default> Epochs<S> {
 
     /// Whether a record may be added that `thread` evicted at `ts`. `Ok(false)`: not before the published clock of that thread has passed.
     pub fn check_add(&self, key: &Key, ts: Timestamp, thread: ThreadId) -> Result<bool, Fault> {
-        check!(add_blum_epoch_not_verified: ts.epoch > self.last_verified, else EpochClosed(*key));
+        check!(add_blum_epoch_not_over: ts.epoch >= self.clock.epoch, else EpochClosed(*key));
         check!(add_blum_epoch_reached: ts.epoch <= self.clock.epoch, else EpochInFuture(*key));
-        let in_closing = !self.closing() || ts.epoch == self.open_epoch();
-        check!(add_blum_epoch_is_closing: in_closing, else EpochNotClosing(*key));
-        let Some(published) = self.clocks.published(thread) else {
-            return Err(Fault::new(ViolationCode::UnknownThread, *key));
-        };
+        let published = self.published(key, thread)?;
         Ok(holds!(add_blum_clock_passed: thread == self.thread || published > ts))
     }
 
     /// Note that a record was added which `thread` evicted at `ts`, and pass that moment.
     pub fn add<C: Crypto<Sum = S>>(&mut self, crypto: &C, element: &Element<'_>) -> Result<(), Fault> {
-        crypto.add_element(element.ts.epoch, &mut self.added, element);
+        crypto.add_element(element.ts.epoch, &mut self.sums.added, element);
         self.pass(element.ts, element.key)
     }
 
-    /// Note that a record is evicted at `ts`, which must be after all earlier evictions of this thread, and in its epoch.
+    fn published(&self, key: &Key, thread: ThreadId) -> Result<Timestamp, Fault> {
+        let published = self.clocks.published(thread);
+        published.ok_or(Fault::new(ViolationCode::UnknownThread, *key))
+    }
+
+    /// Note that a record is evicted at `ts`, which must be after the clock, so after all earlier evictions of this thread, and in its epoch.
     pub fn evict<C: Crypto<Sum = S>>(
         &mut self,
         crypto: &C,
@@ -129,54 +124,62 @@ impl<S: Clone + Default> Epochs<S> {
         ts: Timestamp,
     ) -> Result<(), Fault> {
         check!(evict_in_epoch_of_clock: ts.epoch == self.clock.epoch, else TimestampEpoch(*key));
-        let key_is_later = self.last_evict_key.is_none_or(|last| last.cmp_post_order(key).is_lt());
-        let is_later = ts > self.clock || (ts == self.clock && key_is_later);
-        check!(evict_later_than_before: is_later, else TimestampNotIncreasing(*key));
+        check!(evict_later_than_before: ts > self.clock, else TimestampNotIncreasing(*key));
         let element = Element {
             key,
             value,
             ts,
             thread: self.thread,
         };
-        let evicted = if self.closing() {
-            &mut self.evicted_next
-        } else {
-            &mut self.evicted
-        };
-        crypto.add_element(ts.epoch, evicted, &element);
+        crypto.add_element(ts.epoch, &mut self.sums.evicted, &element);
         self.clock = ts;
-        self.last_evict_key = Some(*key);
         self.clocks.publish(self.thread, ts);
         Ok(())
     }
 
-    /// Begin to close the open epoch. `Ok(false)`, and nothing done: the one before it is not certified.
-    pub fn next_epoch(&mut self) -> Result<bool, Fault> {
-        check!(next_epoch_once: !self.closing(), else EpochAlreadyClosing(Key::ROOT));
-        if self.clocks.certified_epoch() < self.last_verified {
-            return Ok(false);
-        }
-        self.advance(self.clock.next_epoch(), &Key::ROOT)?;
-        Ok(true)
-    }
-
-    /// Whether the closing epoch can be handed over: nothing has moved the clock since `next_epoch`, so all was drained to that moment.
-    pub fn check_verify(&self) -> Result<(), Fault> {
-        let at_start = self.closing() && self.clock.counter == 0;
-        check!(verify_epoch_clock_at_start: at_start, else EpochNotClosingYet(Key::ROOT));
+    /// Note that a record goes over from the closing epoch, in which `element` was evicted last, to the start of the next.
+    ///
+    /// To other threads, and to this one, it is there from `next_epoch` on, when this thread's clock passed that start: so it must be settled
+    /// by then. What another thread evicts in the closing epoch may not be, but for what that thread has carried over itself.
+    pub fn carry_over<C: Crypto<Sum = S>>(&mut self, crypto: &C, element: &Element<'_>) -> Result<(), Fault> {
+        let Element { key, ts, thread, .. } = *element;
+        self.published(key, thread)?;
+        let Some(closing) = &mut self.closing else {
+            return Err(Fault::new(ViolationCode::EpochNotClosing, *key));
+        };
+        let start = Timestamp::new(self.clock.epoch, 0);
+        check!(carry_over_from_closing_epoch: ts.epoch == start.epoch - 1, else EpochNotClosing(*key));
+        let is_settled = thread == self.thread || ts.counter == 0;
+        check!(carry_over_settled: is_settled, else CarriedFromOther(*key));
+        crypto.add_element(ts.epoch, &mut closing.sums.added, element);
+        let carried = Element {
+            ts: start,
+            thread: self.thread,
+            ..*element
+        };
+        crypto.add_element(start.epoch, &mut closing.carried, &carried);
         Ok(())
     }
 
-    /// Hand the closing epoch over, and open the next.
-    pub fn verify_epoch(&mut self) -> Result<(u32, Sums<S>), Fault> {
-        let epoch = self.open_epoch();
-        let sums = Sums {
-            added: core::mem::take(&mut self.added),
-            evicted: core::mem::replace(&mut self.evicted, self.evicted_next.clone()),
-            evicted_next: core::mem::take(&mut self.evicted_next),
+    /// Begin to close the clock's epoch. `Ok(false)`, and nothing done: the one before it is not certified, so it may be closing still.
+    pub fn next_epoch(&mut self) -> Result<bool, Fault> {
+        if self.clocks.certified_epoch() < self.clock.epoch - 1 {
+            return Ok(false);
+        }
+        self.advance(self.clock.next_epoch().and_then(Timestamp::next), &Key::ROOT)?;
+        self.closing = Some(Closing {
+            sums: core::mem::take(&mut self.sums),
+            carried: S::default(),
+        });
+        Ok(true)
+    }
+
+    /// Hand the closing epoch over: its number, its sums, and what was carried over into the next.
+    pub fn verify_epoch<C: Crypto<Sum = S>>(&mut self, crypto: &C) -> Result<(u32, Closing<S>), Fault> {
+        let Some(closing) = self.closing.take() else {
+            return Err(Fault::new(ViolationCode::EpochNotClosingYet, Key::ROOT));
         };
-        self.last_verified = epoch;
-        self.tick()?;
-        Ok((epoch, sums))
+        crypto.merge(&mut self.sums.evicted, &closing.carried);
+        Ok((self.clock.epoch - 1, closing))
     }
 }

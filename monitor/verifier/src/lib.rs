@@ -40,4 +40,4 @@ pub use chain::{Incarnation, LogConfig, Replayed, ReplayedSessions};
 pub use queue::QUEUED_MAX;
 pub use sessions::SessionKeys;
 pub use standard_crypto::StandardCrypto;
-pub use thread::{Progress, Snapshot, ThreadConfig, Verifier};
+pub use thread::{EpochEnd, Progress, Snapshot, ThreadConfig, Verifier};

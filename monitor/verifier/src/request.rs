@@ -16,7 +16,8 @@ pub const OPERATIONS_PER_REQUEST_MAX: u16 = 512;
 /// Bytes of a resume.
 pub const RESUME_BYTES: usize = 48;
 
-/// First byte of what a MAC is computed over: says what is authenticated.
+/// Last byte of what a MAC is computed over: says what is authenticated. Not the first: what is long then begins where BLAKE3's chunks do,
+/// of which it hashes several at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MacDomain {
     /// A request.

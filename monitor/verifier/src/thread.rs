@@ -22,7 +22,7 @@ use crate::clocks::Clocks;
 use crate::codec::Reader;
 use crate::crypto::{Crypto, Element, Mac};
 use crate::entry::{Entry, Slot, ThreadId};
-use crate::epochs::{Epochs, Sums};
+use crate::epochs::{Closing, Epochs};
 use crate::key::{Key, LEAF_DEPTH};
 use crate::machine::{OperationResult, Role, StateMachine};
 use crate::output::Output;
@@ -72,13 +72,19 @@ pub struct Snapshot<S> {
     pub added: S,
     /// What the thread evicted to Blum in the epoch.
     pub evicted: S,
-    /// What the thread evicted already in the next one: the drain.
-    pub evicted_next: S,
+    /// What the thread carried over into the next one.
+    pub carried: S,
+    /// What else the thread had when the epoch ended.
+    pub end: EpochEnd,
+}
+
+/// What a thread has at the end of an epoch, beside what is in Blum.
+pub struct EpochEnd {
     /// The root's value, from the thread that has it.
     pub root: Option<Node>,
     /// For each session, its number and the last sequence up to which all requests have run or been refused.
     pub sessions: Vec<(u64, u64)>,
-    /// The tag of its write-ahead log at the end of the epoch, if it has one.
+    /// The tag of its write-ahead log, if it has one.
     pub tag: Option<Mac>,
 }
 
@@ -100,6 +106,8 @@ pub struct Verifier<C: Crypto, M: StateMachine, const DEPTH: u16 = LEAF_DEPTH> {
     chain: Option<Chain>,
     /// Header and results so far of the receipt of the request at the head.
     receipt: Vec<u8>,
+    /// Of the closing epoch.
+    end: Option<EpochEnd>,
     snapshot: Option<Snapshot<C::Sum>>,
     /// Bytes of the log that are done, in this incarnation.
     offset: u64,
@@ -127,6 +135,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
             queue: Queue::new(config.queue_bytes),
             chain: None,
             receipt: Vec::with_capacity(RECEIPT_HEADER_BYTES + results_max + MAC_BYTES),
+            end: None,
             snapshot: None,
             offset: 0,
             waiting_for: Key::ROOT,
@@ -140,7 +149,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
         self.chain = Some(Chain::new(config, self.thread, &self.crypto));
     }
 
-    /// What was replayed, from the end of the replay to the end of its epoch.
+    /// What was replayed, once the replay has ended.
     pub fn replayed_sessions(&self) -> Option<&ReplayedSessions> {
         let ended = self.chain.as_ref().filter(|chain| !chain.is_replaying());
         ended.map(Chain::replayed_sessions)
@@ -247,6 +256,14 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
             Entry::EvictBlum { slot, ts } => self.evict_blum(slot, ts)?,
             Entry::EvictBlumMerkle { slot, parent, ts } => self.evict_blum_merkle(slot, parent, ts)?,
             Entry::NextEpoch => self.next_epoch(outputs)?,
+            Entry::CarryOver {
+                ts,
+                thread,
+                ref key,
+                ref value,
+            } => self
+                .epochs
+                .carry_over(&self.crypto, &Element { key, value, ts, thread })?,
             Entry::VerifyEpoch => self.verify_epoch(outputs)?,
             Entry::Tick => self.epochs.tick()?,
             Entry::Request(request) => self.request(request, outputs)?,
@@ -294,38 +311,30 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
         // what a tag holds has run in the epoch of that tag, so that a replay from the next one needs none of it
         let nothing_left = |chain: &Chain| !chain.is_replaying() && self.queue.is_empty();
         check!(next_epoch_after_all_logged: self.chain.as_ref().is_none_or(nothing_left), else RequestInProgress(Key::ROOT));
+        let root = self.cache.root();
+        let permanent = usize::from(root.is_some());
+        check!(next_epoch_cache_empty: self.cache.occupied() == permanent, else CacheNotEmpty(Key::ROOT));
         if !self.epochs.next_epoch()? {
             Output::EpochNotYet.encode(outputs);
+            return Ok(());
         }
+        let mut sessions = self.sessions.hand_over(&self.queue);
+        sessions.extend(self.chain.iter_mut().flat_map(Chain::hand_over));
+        let tag = self.chain.as_ref().map(|chain| *chain.tag());
+        self.end = Some(EpochEnd { root, sessions, tag });
         Ok(())
     }
 
     fn verify_epoch(&mut self, outputs: &mut Vec<u8>) -> Result<(), Fault> {
-        self.epochs.check_verify()?;
-        check!(verify_epoch_between_requests: !self.queue.in_progress(), else RequestInProgress(Key::ROOT));
-        let root = self.cache.root();
-        let permanent = usize::from(root.is_some());
-        check!(verify_epoch_cache_empty: self.cache.occupied() == permanent, else CacheNotEmpty(Key::ROOT));
-        let (
-            epoch,
-            Sums {
-                added,
-                evicted,
-                evicted_next,
-            },
-        ) = self.epochs.verify_epoch()?;
+        let (epoch, Closing { sums, carried }) = self.epochs.verify_epoch(&self.crypto)?;
         self.crypto.prepare_epoch(self.epochs.clock().epoch);
-        let mut sessions = self.sessions.hand_over(&self.queue);
-        sessions.extend(self.chain.iter_mut().flat_map(Chain::hand_over));
-        self.snapshot = Some(Snapshot {
+        self.snapshot = self.end.take().map(|end| Snapshot {
             thread: self.thread,
             epoch,
-            added,
-            evicted,
-            evicted_next,
-            root,
-            sessions,
-            tag: self.chain.as_ref().map(|chain| *chain.tag()),
+            added: sums.added,
+            evicted: sums.evicted,
+            carried,
+            end,
         });
         Output::HandedOver(epoch).encode(outputs);
         Ok(())

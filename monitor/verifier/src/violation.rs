@@ -70,29 +70,27 @@ violation_codes! {
     NotAddedByBlum = 17 "not_added_by_blum",
     /// The host used evict_blum_merkle for a record that was added by Blum.
     NotAddedByMerkle = 18 "not_added_by_merkle",
-    /// The host added a record with a timestamp of an epoch that is verified already.
+    /// The host added a record with a timestamp of an epoch that is over for the thread.
     EpochClosed = 19 "epoch_closed",
     /// The host added a record with a timestamp of an epoch that the thread has not reached.
     EpochInFuture = 20 "epoch_in_future",
-    /// The host added, between next_epoch and verify_epoch, a record of another epoch than the closing one.
+    /// The host carried a record over where no epoch is closing, or from another epoch.
     EpochNotClosing = 21 "epoch_not_closing",
     /// The host named a thread that does not exist.
     UnknownThread = 22 "unknown_thread",
     /// The host added a record with a timestamp that the evicting thread's clock has not passed in time: nobody evicted it.
     ClockNotPassed = 23 "clock_not_passed",
-    /// The host evicted a record not after the thread's clock and last key.
+    /// The host evicted a record not after the thread's clock.
     TimestampNotIncreasing = 24 "timestamp_not_increasing",
     /// The host evicted a record with a timestamp outside the thread's epoch.
     TimestampEpoch = 25 "timestamp_epoch",
     /// The host drove a clock to its end.
     ClockOverflow = 26 "clock_overflow",
-    /// The host closed or verified an epoch in the middle of a request.
+    /// The host closed an epoch in the middle of a request.
     RequestInProgress = 27 "request_in_progress",
-    /// The host asked for a next epoch twice, or for a request or run between next_epoch and verify_epoch.
-    EpochAlreadyClosing = 28 "epoch_already_closing",
-    /// The host asked to verify an epoch that is not closing, or with the clock not at its start.
+    /// The host asked to verify an epoch that is not closing.
     EpochNotClosingYet = 29 "epoch_not_closing_yet",
-    /// The host verified an epoch with a record still cached.
+    /// The host closed an epoch with a record still cached.
     CacheNotEmpty = 30 "cache_not_empty",
     /// The host ran an operation where no request is waiting.
     NoRequest = 31 "no_request",
@@ -100,6 +98,8 @@ violation_codes! {
     WrongRecord = 32 "wrong_record",
     /// The host claimed a key to be absent that is not, or for an operation that is not a read.
     NotAbsent = 33 "not_absent",
+    /// The host carried a record over that another thread evicted in the closing epoch.
+    CarriedFromOther = 34 "carried_from_other",
     /// The host served or kept records in an epoch that differ from those that were proved: what was added is not what was evicted.
     EpochMismatch = 40 "epoch_mismatch",
     /// The host offered a sealed state that is not the latest: the store was put back to an older copy, or lost.

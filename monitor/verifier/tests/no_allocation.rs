@@ -40,6 +40,9 @@ static COUNTING: Counting = Counting;
 
 const KEYS: [KeyHash; 2] = [[0x00; 32], [0xff; 32]];
 const REQUEST_KEY: [u8; 32] = [1; 32];
+const ROUNDS: u32 = 3000;
+/// Where epoch 1 begins to close: before the round of this number.
+const CUT: u32 = 2000;
 
 /// A request that writes both keys, and reads them.
 fn request(crypto: &StandardCrypto, sequence: u64, value: &Commitment) -> Vec<u8> {
@@ -63,12 +66,35 @@ fn request(crypto: &StandardCrypto, sequence: u64, value: &Commitment) -> Vec<u8
     request
 }
 
-/// Both records come, one by Merkle and one from Blum, are worked on by two requests, and go.
-fn round(crypto: &StandardCrypto, number: u32) -> Vec<u8> {
-    let value = |number: u32| match number {
+/// The value before the round of this number.
+fn value(number: u32) -> Commitment {
+    match number {
         0 => Commitment::Null,
         _ => Commitment::of(&vec![number as u8; 20 + number as usize % 30]),
+    }
+}
+
+/// When the round of this number evicts its record to Blum.
+const fn evicted_at(number: u32) -> Timestamp {
+    let epoch = if number < CUT { 1 } else { 2 };
+    Timestamp::new(epoch, 10 + 2 * number)
+}
+
+/// Take the record over into epoch 2 that the round before [`CUT`] has evicted.
+fn carry_over() -> Vec<u8> {
+    let entry = Entry::CarryOver {
+        ts: evicted_at(CUT - 1),
+        thread: 0,
+        key: Key::leaf(KEYS[1]),
+        value: Value::Leaf(value(CUT)),
     };
+    let mut log = Vec::new();
+    entry.encode(&mut log);
+    log
+}
+
+/// Both records come, one by Merkle and one from Blum, are worked on by two requests, and go.
+fn round(crypto: &StandardCrypto, number: u32) -> Vec<u8> {
     let (old, new) = (value(number), value(number + 1));
     let sequence = u64::from(number) * 2 + 1;
     let requests = [
@@ -77,7 +103,6 @@ fn round(crypto: &StandardCrypto, number: u32) -> Vec<u8> {
     ];
     let [left, right] = KEYS.map(Key::leaf);
     let leaf = Value::Leaf(old);
-    let ts = |number: u32| Timestamp::new(1, 10 + 2 * number);
     let add_right = match number {
         0 => Entry::AddMerkle {
             slot: 2,
@@ -87,7 +112,10 @@ fn round(crypto: &StandardCrypto, number: u32) -> Vec<u8> {
         },
         _ => Entry::AddBlum {
             slot: 2,
-            ts: ts(number - 1),
+            ts: match number {
+                CUT => Timestamp::new(2, 0),
+                _ => evicted_at(number - 1),
+            },
             thread: 0,
             key: right,
             value: leaf,
@@ -97,11 +125,11 @@ fn round(crypto: &StandardCrypto, number: u32) -> Vec<u8> {
         0 => Entry::EvictBlumMerkle {
             slot: 2,
             parent: 0,
-            ts: ts(0),
+            ts: evicted_at(0),
         },
         _ => Entry::EvictBlum {
             slot: 2,
-            ts: ts(number),
+            ts: evicted_at(number),
         },
     };
     let run = |slot| Entry::Run(Slots::new(&[slot]).expect("one slot"));
@@ -127,7 +155,6 @@ fn round(crypto: &StandardCrypto, number: u32) -> Vec<u8> {
 
 #[test]
 fn a_thread_allocates_nothing_while_it_works() {
-    const ROUNDS: u32 = 3000;
     let clocks = Arc::new(Clocks::new(0).expect("there is a first epoch"));
     let config = ThreadConfig {
         thread: 0,
@@ -145,12 +172,21 @@ fn a_thread_allocates_nothing_while_it_works() {
         request_key: REQUEST_KEY.into(),
         receipt_key: [2; 32].into(),
     });
-    let logs: Vec<_> = (0..ROUNDS).map(|number| round(&crypto, number)).collect();
+    let mut logs: Vec<_> = (0..ROUNDS).map(|number| round(&crypto, number)).collect();
+    // while the epoch closes, too: some rounds after it began to
+    logs.insert(CUT as usize + 10, carry_over());
+    let mut next_epoch = Vec::new();
+    Entry::NextEpoch.encode(&mut next_epoch);
     let mut outputs = Vec::with_capacity(4096);
     let mut receipts = 0;
-    let before = ALLOCATIONS.get();
-    for log in &logs {
+    let mut before = ALLOCATIONS.get();
+    for (number, log) in logs.iter().enumerate() {
         outputs.clear();
+        if number == CUT as usize {
+            assert_eq!(ALLOCATIONS.get() - before, 0);
+            assert_eq!(verifier.process(&next_epoch, &mut outputs), Progress::Done);
+            before = ALLOCATIONS.get(); // what it has of the epoch's end, it keeps
+        }
         assert_eq!(verifier.process(log, &mut outputs), Progress::Done);
         let mut reader = Reader::new(&outputs);
         while let Ok(output) = Output::decode(&mut reader) {

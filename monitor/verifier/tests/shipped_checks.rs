@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use zetakv_verifier::clocks::Clocks;
 use zetakv_verifier::entry::Entry;
+use zetakv_verifier::key::Key;
 use zetakv_verifier::kv::KeyValue;
 use zetakv_verifier::standard_crypto::Sum;
-use zetakv_verifier::value::Node;
+use zetakv_verifier::value::{Node, Value};
 use zetakv_verifier::violation::ViolationCode;
 use zetakv_verifier::{Progress, StandardCrypto, ThreadConfig, Verifier};
 
@@ -22,12 +23,18 @@ fn checks_hold() {
     let clocks = Arc::new(Clocks::new(0).expect("epochs are left"));
     let thread = Verifier::<_, KeyValue>::new(config, StandardCrypto::new([7; 32]), Sum::default(), clocks);
     let mut thread = thread.expect("a thread");
+    let cached = Entry::AddMerkle {
+        slot: 1,
+        parent: 0,
+        key: Key::leaf([0; 32]),
+        value: Value::initial(true),
+    };
     let mut log = Vec::new();
-    for _ in 0..2 {
-        Entry::NextEpoch.encode(&mut log);
+    for entry in [cached, Entry::NextEpoch] {
+        entry.encode(&mut log);
     }
     match thread.process(&log, &mut Vec::new()) {
-        Progress::Failed(violation) => assert_eq!(violation.code, ViolationCode::EpochAlreadyClosing),
-        other => panic!("an epoch was closed twice: {other:?}"),
+        Progress::Failed(violation) => assert_eq!(violation.code, ViolationCode::CacheNotEmpty),
+        other => panic!("an epoch was closed with a record in the cache: {other:?}"),
     }
 }

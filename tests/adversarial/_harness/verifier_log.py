@@ -69,6 +69,14 @@ class NextEpoch:
 
 
 @dataclass(frozen=True)
+class CarryOver:
+    ts: int
+    thread: int
+    key: BaseKey
+    value: bytes
+
+
+@dataclass(frozen=True)
 class VerifyEpoch:
     pass
 
@@ -121,6 +129,7 @@ Entry = (
     | EvictBlum
     | EvictBlumMerkle
     | NextEpoch
+    | CarryOver
     | VerifyEpoch
     | Tick
     | Request
@@ -230,6 +239,8 @@ def _decode_entry(reader: _Reader) -> Entry:
             return Replay(number(1), reader.take(number(4)))
         case 15:
             return EndReplay(reader.take(_TAG_BYTES))
+        case 16:
+            return CarryOver(number(8), number(2), reader.key(), reader.value())
         case kind:
             raise ValueError(f"entry kind {kind}")
 
@@ -270,6 +281,8 @@ def _encode_entry(entry: Entry) -> bytes:
             return struct.pack("<BBI", 14, outcome, len(request)) + request
         case EndReplay(tag):
             return b"\x0f" + tag
+        case CarryOver(ts, thread, key, value):
+            return struct.pack("<BQH", 16, ts, thread) + _KEY.pack(key.depth, key.bits) + value
 
 
 def decode_outputs(outputs: bytes) -> list[Output]:

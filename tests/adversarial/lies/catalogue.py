@@ -15,6 +15,7 @@ from _harness.verifier_log import (
     AddBlum,
     AddMerkle,
     BaseKey,
+    CarryOver,
     Entry,
     NextEpoch,
     Output,
@@ -185,6 +186,8 @@ def _other_incarnation(body: bytes, chance: random.Random) -> bytes:
 
 # --- the verifier log: a message is the entries of one log message ---
 
+_WITH_VALUE: Final = AddMerkle | AddBlum | CarryOver
+
 
 def _entry(change: Callable[[list[Entry], int, random.Random, Memory], list[Entry] | None]) -> Action:
     """What comes in the place of one entry."""
@@ -214,10 +217,10 @@ def _changed(value: Any, name: str, entries: list[Entry], chance: random.Random)
         # Of the future only rarely: that another thread has not come to it yet is waited for.
         return max(0, value + chance.choice((-1, -2, -(1 << 32), 1)))
     if name == "value":
-        others = [entry.value for entry in entries if isinstance(entry, AddMerkle | AddBlum) and entry.value != value]
+        others = [entry.value for entry in entries if isinstance(entry, _WITH_VALUE) and entry.value != value]
         return chance.choice([*others, b"\0", commitment(b"other")])
     if isinstance(value, BaseKey):
-        keys = [entry.key for entry in entries if isinstance(entry, AddMerkle | AddBlum) and entry.key != value]
+        keys = [entry.key for entry in entries if isinstance(entry, _WITH_VALUE) and entry.key != value]
         return chance.choice([*keys, BaseKey(value.depth, flipped(value.bits, chance))])
     if isinstance(value, bytes):
         return flipped(value, chance)
@@ -227,7 +230,7 @@ def _changed(value: Any, name: str, entries: list[Entry], chance: random.Random)
 
 
 def _leaves(entries: list[Entry]) -> list[int]:
-    return [at for at, entry in enumerate(entries) if isinstance(entry, AddMerkle | AddBlum) and entry.key.is_leaf]
+    return [at for at, entry in enumerate(entries) if isinstance(entry, _WITH_VALUE) and entry.key.is_leaf]
 
 
 def _values_swapped(entries: list[Entry], chance: random.Random, memory: Memory) -> list[Entry] | None:
@@ -236,8 +239,8 @@ def _values_swapped(entries: list[Entry], chance: random.Random, memory: Memory)
         return None
     first, second = chance.sample(places, 2)
     one, two = entries[first], entries[second]
-    assert isinstance(one, AddMerkle | AddBlum)
-    assert isinstance(two, AddMerkle | AddBlum)
+    assert isinstance(one, _WITH_VALUE)
+    assert isinstance(two, _WITH_VALUE)
     if one.value == two.value:
         return None
     changed = list(entries)
@@ -246,18 +249,18 @@ def _values_swapped(entries: list[Entry], chance: random.Random, memory: Memory)
 
 
 def _value_changed(entries: list[Entry], chance: random.Random, memory: Memory) -> list[Entry] | None:
-    """Of a record that is added: the classic lie."""
+    """Of a record that is added or carried over: the classic lie."""
     places = _leaves(entries)
     if not places:
         return None
     at = chance.choice(places)
     entry = entries[at]
-    assert isinstance(entry, AddMerkle | AddBlum)
+    assert isinstance(entry, _WITH_VALUE)
     former = [
         seen.value
         for log in memory.seen
         for seen in log
-        if isinstance(seen, AddMerkle | AddBlum) and seen.key == entry.key and seen.value != entry.value
+        if isinstance(seen, _WITH_VALUE) and seen.key == entry.key and seen.value != entry.value
     ]
     value = chance.choice([*former, commitment(chance.choice(OTHER_VALUES)), b"\0"])
     return None if value == entry.value else [*entries[:at], replace(entry, value=value), *entries[at + 1 :]]
@@ -283,7 +286,7 @@ def _swapped(entries: list[Any], chance: random.Random, memory: Memory) -> list[
 
 
 def _without_requests(entries: list[Entry], chance: random.Random, memory: Memory) -> list[Entry] | None:
-    kept = [entry for entry in entries if not isinstance(entry, Request | Resume)]
+    kept: list[Entry] = [entry for entry in entries if not isinstance(entry, Request | Resume)]
     return kept if len(kept) < len(entries) else None
 
 

@@ -22,6 +22,7 @@ from kvstore import limits
 from kvstore._prover import RANGE_ROWS_MAX, FrameError, Prover, ProverError
 from kvstore.client_port import error_frame, greeting_frame, rejected_frame
 from kvstore.messages import EPOCH, TOKEN, Client, ErrorCode, Monitor, Server
+from kvstore.monitor_link import PROTOCOL_VERSION
 from kvstore.storage import unpack_rows
 from kvstore.violation import Violation, violation_name
 
@@ -43,8 +44,8 @@ PATIENCE_AFTER_A_LIE_SECONDS: Final = 0.5
 """Then nobody promises an answer."""
 _START: Final = struct.Struct("<HIB")
 _STARTED: Final = struct.Struct("<16s16s32sIB")
+_CONTROL: Final = struct.Struct("<H")
 _LOG_OPEN: Final = struct.Struct("<HH16s")
-_VERSION: Final = b"\1\0"
 _CERTIFICATES: Final = struct.Struct("<IH")
 _THREAD_AT: Final = {Client.REQUEST: 16, Client.RESUME: 12}
 _SESSION_AT: Final = {Client.REQUEST: 4, Client.RESUME: 0}
@@ -145,7 +146,7 @@ class Host:
 
     def _start(self, workers: int) -> None:
         self._control = self._connect()
-        self._control.send(Frame(Monitor.CONTROL, _VERSION))
+        self._control.send(Frame(Monitor.CONTROL, _CONTROL.pack(PROTOCOL_VERSION)))
         self._tell(Frame(Monitor.START, _START.pack(workers, SLOTS, self._has_log) + self.stored.sealed))
         kind, body = self._hear(Monitor.STARTED, Monitor.NOT_STARTED)
         if kind == Monitor.NOT_STARTED:
@@ -163,7 +164,7 @@ class Host:
         self._logs = []
         for thread in range(workers):
             self._logs.append(self._connect())
-            self._logs[thread].send(Frame(Monitor.LOG_OPEN, _LOG_OPEN.pack(1, thread, incarnation)))
+            self._logs[thread].send(Frame(Monitor.LOG_OPEN, _LOG_OPEN.pack(PROTOCOL_VERSION, thread, incarnation)))
             prover = Prover(
                 thread=thread,
                 threads=workers,
@@ -314,7 +315,7 @@ class Host:
             outputs = self._exchange(thread, log) if log else b""
             answers = prover.absorb(outputs)
             if record := prover.take_record():
-                self.stored.log.setdefault(thread, []).append((self.epoch, record))
+                self.stored.log.setdefault(thread, []).append((prover.epoch, record))
             self._answers += [(self._origins[number], _frame(frame)) for number, frame in answers]
         raise StreamEndedError("the prover waits for what does not come")
 

@@ -14,7 +14,7 @@ from crash.load import KEYS, Client
 from crash.powercut.images import BLOCK_BYTES, Cut, Disk, Style
 from crash.powercut.trace import Change, Event, NotedHistory, Promise, Root, promised, read_trace, recording, root_of
 from kvstore_client import KV, ClientKey, connect
-from support.linearizability import explain
+from support.linearizability import Fate, explain
 from support.server import Server
 
 EPOCH_MS = 60
@@ -23,6 +23,7 @@ SERVED_SECONDS = 1.2
 """Of each of the service's lives: tens of epochs."""
 RECOVERY_SECONDS_MAX = 40.0
 _AROUND = {Change.SYNC_BEGUN, Change.SYNCED, Change.RENAME, Change.UNLINK, Change.CREATE, Change.TRUNCATE}
+_FIRST_START_EVERY = 5
 _STYLES = [*Style, Style.MIXED, Style.MIXED, Style.MIXED]
 
 
@@ -68,13 +69,23 @@ async def _serve(server: Server, history: NotedHistory, chance: random.Random) -
 def plan(events: list[Event], seed: int, number: int) -> Cut:
     """Of this image, by this seed. Most cuts are next to what orders writes: a sync, a change of names, a commit."""
     chance = random.Random(f"{seed} {number}")
-    around = [place for place, event in enumerate(events) if event.change in _AROUND or event.durable]
-    position = chance.choice(around) + chance.randint(-1, 2)
-    if chance.random() < 0.2:
-        # The first start happens once only, and has most to do.
-        first_start = next(place for place, event in enumerate(events) if event.data.startswith(b"('ready'"))
-        position = chance.randint(1, first_start)
+    if number % _FIRST_START_EVERY == 1:
+        # It happens once only, and has most to do.
+        position = chance.randint(1, _place(events, "ready"))
+    else:
+        # One image at least has something to lose.
+        earliest = _place(events, "fate", Fate.CERTIFIED.value) + 1 if number == 0 else 0
+        around = [place for place, event in enumerate(events) if event.change in _AROUND or event.durable]
+        position = chance.choice([place for place in around if place > earliest]) + chance.randint(-1, 2)
     return Cut(position, chance.choice(_STYLES), chance.choice(BLOCK_BYTES), chance.getrandbits(32))
+
+
+def _place(events: list[Event], note: str, last: str = "") -> int:
+    """Of the first note that begins with one word and, if it matters, ends with another."""
+    begin, end = f"('{note}'".encode(), f"{last!r})".encode() if last else b""
+    return next(
+        place for place, event in enumerate(events) if event.data.startswith(begin) and event.data.endswith(end)
+    )
 
 
 async def check(events: list[Event], cut: Cut, directory: Path, *, ignores_syncs: bool = False) -> Promise:

@@ -205,7 +205,7 @@ impl Service {
         let request = authentic(&self.crypto, &header, &encoded);
         let mut body = (request.len() as u32).to_le_bytes().to_vec();
         body.extend_from_slice(&request);
-        for (key, _) in &operations {
+        for (key, _) in operations.iter().filter(|(_, action)| *action != Action::Get) {
             body.extend_from_slice(&(key.len() as u16).to_le_bytes());
             body.extend_from_slice(key);
         }

@@ -30,9 +30,11 @@ fn body(input: &mut Input<'_>) -> Vec<u8> {
             _ => Action::Increment(input.u64() as i64),
         };
         service::encode_operation(blake3::hash(key).as_bytes(), &action, &mut operations);
-        payload.extend_from_slice(&(key.len() as u16).to_le_bytes());
-        payload.extend_from_slice(key);
-        payload.extend_from_slice(input.counted());
+        if action != Action::Get {
+            payload.extend_from_slice(&(key.len() as u16).to_le_bytes());
+            payload.extend_from_slice(key);
+            payload.extend_from_slice(input.counted());
+        }
     }
     let header = RequestHeader {
         session: SESSION,

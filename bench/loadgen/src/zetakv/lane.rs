@@ -6,6 +6,7 @@ use zetakv_verifier::codec::Reader;
 use zetakv_verifier::machine::OperationResult;
 use zetakv_verifier::receipt::{RECEIPT_HEADER_BYTES, ReceiptHeader};
 use zetakv_verifier::request::{MAC_BYTES, MacDomain, RequestHeader};
+use zetakv_verifier::standard_crypto::mac;
 use zetakv_verifier::value::{Commitment, INLINE_BYTES_MAX};
 
 use crate::failure::Failure;
@@ -91,6 +92,9 @@ impl Lane {
         let length = (out.len() - request) as u32; // at most 64 KiB
         out[request - 4..request].copy_from_slice(&length.to_le_bytes());
         for operation in &self.waiting {
+            if operation.action == Action::Get {
+                continue; // its key's hash is enough
+            }
             out.extend_from_slice(&(KEY_BYTES as u16).to_le_bytes());
             out.extend_from_slice(&key(operation.record));
             if let Action::Put(variant) = operation.action {
@@ -218,18 +222,6 @@ fn check_result(
         }
         (action, result) => Err(Failure::check(format!("{action:?} of record {record} gave {result:?}"))),
     }
-}
-
-/// The first 16 bytes of keyed BLAKE3 over the domain and the parts.
-fn mac(key: &[u8; 32], domain: MacDomain, parts: &[&[u8]]) -> [u8; MAC_BYTES] {
-    let mut hasher = blake3::Hasher::new_keyed(key);
-    hasher.update(&[domain as u8]);
-    for part in parts {
-        hasher.update(part);
-    }
-    let mut mac = [0; MAC_BYTES];
-    mac.copy_from_slice(&hasher.finalize().as_bytes()[..MAC_BYTES]);
-    mac
 }
 
 #[cfg(test)]

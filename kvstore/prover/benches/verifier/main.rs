@@ -7,7 +7,7 @@
 //! - *blum*: each leaf is added from Blum, worked on, and evicted to Blum; all leaves of a request are added before the first operation.
 //! - *merkle_root*: nothing but the root is cached: the whole path is added, and evicted again.
 //! - *merkle_cached*: the same below the upper nodes of the tree, which stay in the cache.
-//! - *drain*: a cut: each record in Blum is added and evicted, to the timestamp of the next epoch. Per record.
+//! - *carry over*: a cut: each record in Blum goes over to the next epoch. Per record.
 //!
 //! Prints JSON: for each of these, samples of nanoseconds per operation, CPU and wall time, and bytes of log per operation.
 
@@ -199,7 +199,7 @@ fn evict(world: &mut World, added: &[NodeId]) {
     world.process();
 }
 
-fn drain(world: &mut World, options: &Options) -> Samples {
+fn carry_over(world: &mut World, options: &Options) -> Samples {
     let mut samples = Samples::default();
     for number in 0..=options.rounds {
         let spent = world.cut();
@@ -220,7 +220,7 @@ fn main() {
         ("merkle_cached", merkle(&mut world, &options, options.upper)),
         ("merkle_root", merkle(&mut world, &options, 0)),
         ("blum", blum(&mut world, &options)),
-        ("drain", drain(&mut world, &options)),
+        ("carry_over", carry_over(&mut world, &options)),
     ];
     let mut json = String::new();
     for (name, samples) in &all {

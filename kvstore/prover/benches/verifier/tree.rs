@@ -151,6 +151,18 @@ impl Tree {
         .encode(log);
     }
 
+    /// Carry a record over that is in Blum.
+    pub fn carry_over(&self, id: NodeId, ts: Timestamp, log: &mut Vec<u8>) {
+        let record = self.record(id);
+        Entry::CarryOver {
+            ts,
+            thread: 0,
+            key: record.key,
+            value: record.value,
+        }
+        .encode(log);
+    }
+
     /// Evict to Blum a cached record that came from there.
     pub fn evict_blum(&mut self, id: NodeId, ts: Timestamp, log: &mut Vec<u8>) {
         let slot = self.take_slot(id);

@@ -222,16 +222,15 @@ impl World {
         self.clock
     }
 
-    /// Drain to the next epoch, and check that the old one holds. Returns what the verifier spent.
+    /// Carry all over to the next epoch, and check that the old one holds. Returns what the verifier spent.
     pub fn cut(&mut self) -> Spent {
-        let ts = self.clock.next_epoch().expect("epochs are left");
+        let start = self.clock.next_epoch().expect("epochs are left");
         let mut log = Vec::new();
         Entry::NextEpoch.encode(&mut log);
         for place in 0..self.blum.len() {
             let (leaf, old) = self.blum[place];
-            self.tree.add_blum(leaf, 1, old, &mut log);
-            self.tree.evict_blum(leaf, ts, &mut log);
-            self.blum[place].1 = ts;
+            self.tree.carry_over(leaf, old, &mut log);
+            self.blum[place].1 = start;
             if log.len() > 1 << 20 {
                 self.messages.push(core::mem::take(&mut log));
             }
@@ -239,7 +238,7 @@ impl World {
         Entry::VerifyEpoch.encode(&mut log);
         self.messages.push(log);
         let spent = self.process();
-        self.clock = ts.next().expect("the counter begins");
+        self.clock = start.next().expect("the counter begins");
         let snapshot = self.verifier.take_snapshot().expect("the epoch was handed over");
         assert!(
             self.crypto.equal(&snapshot.added, &snapshot.evicted),

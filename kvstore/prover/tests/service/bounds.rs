@@ -122,6 +122,53 @@ fn what_is_needed_again_soon_becomes_hot() {
     assert_eq!(hot_after(17), partitions);
 }
 
+/// How many of 50 hot records, and the partition nodes, are hot after so many epochs in which nobody needed them.
+fn hot_when_idle(epochs: usize) -> usize {
+    let mut world = World::with_limits(506, IDLE, Limits::NONE);
+    for _ in 0..2 {
+        world.request((0..50).map(put).collect());
+    }
+    for _ in 0..=epochs {
+        end_epoch(&mut world);
+    }
+    world.hot_records()
+}
+
+#[test]
+fn what_is_not_needed_for_long_leaves_blum() {
+    let partitions = 64;
+    assert_eq!(hot_when_idle(63), partitions + 50);
+    assert_eq!(hot_when_idle(65), partitions);
+}
+
+#[test]
+fn operations_run_while_an_epoch_closes() {
+    let shape = Shape {
+        slots: 1000,
+        hot_records_max: 10_000, // several logs carry them over
+        ..IDLE
+    };
+    let mut world = World::with_limits(507, shape, Limits::NONE);
+    for number in (0..8000).step_by(200) {
+        world.request((number..number + 200).map(put).collect());
+        world.request((number..number + 200).map(put).collect());
+        world.quiesce();
+    }
+    end_epoch(&mut world);
+    assert!(world.hot_records() > 8000);
+    world.start_cut(false);
+    for number in (0..8000).cycle().step_by(77) {
+        if world.has_handed_over() {
+            break;
+        }
+        world.request(vec![put(number)]);
+        world.run(1);
+    }
+    assert!(world.receipts_while_closing > 0);
+    world.quiesce();
+    world.certify(false);
+}
+
 #[test]
 fn a_batch_ends_when_it_has_read_what_it_may() {
     let read_at_once_max = |read_bytes_max| {
@@ -142,9 +189,12 @@ fn a_batch_ends_when_it_has_read_what_it_may() {
             world.certify(false);
         }
         world.read_at_once_max = 0;
-        world.request(keys.iter().map(|key| (key.clone(), Action::Get)).collect());
+        for _ in 0..4 {
+            // a batch is a quarter of what is not answered: all keys once
+            world.request(keys.iter().map(|key| (key.clone(), Action::Get)).collect());
+        }
         world.quiesce();
-        assert_eq!(world.receipts, 2);
+        assert_eq!(world.receipts, 5);
         world.read_at_once_max
     };
     let all = read_at_once_max(256 * MIB);

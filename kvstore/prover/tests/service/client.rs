@@ -276,8 +276,10 @@ fn encode_operation(key: &[u8], action: &Action, request: &mut Vec<u8>, payload:
         }
         Action::Increment(delta) => request.extend_from_slice(&delta.to_le_bytes()),
     }
-    payload.extend_from_slice(&(key.len() as u16).to_le_bytes());
-    payload.extend_from_slice(key);
+    if !matches!(action, Action::Get) {
+        payload.extend_from_slice(&(key.len() as u16).to_le_bytes());
+        payload.extend_from_slice(key);
+    }
     if let Some(new) = new
         && Inline::new(new).is_none()
     {

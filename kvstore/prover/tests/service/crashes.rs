@@ -34,7 +34,7 @@ fn work_and_crash(mut world: World) -> World {
 
 #[test]
 fn what_was_answered_survives_every_crash_and_what_was_not_kept_never_comes_back() {
-    for (seed, threads) in [(600, 1), (601, 1), (602, 2), (603, 4)] {
+    for (seed, threads) in [(604, 1), (601, 1), (602, 2), (603, 4)] {
         let mut world = World::with_log(seed, Shape { threads, ..TINY });
         for _ in 0..8 {
             world = work_and_crash(world);

@@ -3,7 +3,7 @@
 
 mod logged;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -76,7 +76,7 @@ struct Durable {
     threads: u16,
     epoch: u32,
     root: Node,
-    evicted_next: Sum,
+    carried: Sum,
     models: Vec<Model>,
 }
 
@@ -88,7 +88,7 @@ impl Durable {
             threads,
             epoch: 0,
             root: Node::default(),
-            evicted_next: Sum::default(),
+            carried: Sum::default(),
             models: vec![Model::new(); usize::from(threads)],
         }
     }
@@ -102,11 +102,13 @@ struct Worker {
     keys: Vec<Vec<u8>>,
     model: Model,
     model_at_cut: Model,
-    /// The rest of a log that waits for another thread's clock, and its outputs so far.
-    waiting: Option<(Vec<u8>, Vec<u8>)>,
+    /// What the verifier has not done of the logs that are sent, and their outputs so far: those of the first may wait for another thread's clock.
+    in_flight: VecDeque<(Vec<u8>, Vec<u8>)>,
     /// Whether to start a cut, with everything to Merkle: workers hear of it at different times.
     cut_to_start: Option<bool>,
     has_handed_over: bool,
+    /// A checkpoint of it is durable, and not released.
+    awaits_release: bool,
 }
 
 /// Why a service stops.
@@ -154,7 +156,9 @@ pub struct World {
     /// Single rows that were read.
     pub rows_read: usize,
     /// Entries of all logs, by their kinds.
-    pub entries: [u64; 16],
+    pub entries: [u64; 17],
+    /// Receipts between a cut and its handover.
+    pub receipts_while_closing: usize,
     /// Outputs of all threads, by their kinds.
     pub outputs: [u64; 11],
 }
@@ -204,7 +208,8 @@ impl World {
             answered_at_once_max: 0,
             read_at_once_max: 0,
             rows_read: 0,
-            entries: [0; 16],
+            entries: [0; 17],
+            receipts_while_closing: 0,
             outputs: [0; 11],
             rng: rng.fork(),
             shape,
@@ -233,7 +238,7 @@ impl World {
             queue_bytes: QUEUE_BYTES,
         };
         let carried = if thread == 0 {
-            durable.evicted_next.clone()
+            durable.carried.clone()
         } else {
             Sum::default()
         };
@@ -277,9 +282,10 @@ impl World {
                 .collect(),
             model_at_cut: model.clone(),
             model,
-            waiting: None,
+            in_flight: VecDeque::new(),
             cut_to_start: None,
             has_handed_over: false,
+            awaits_release: false,
         })
     }
 
@@ -296,7 +302,7 @@ impl World {
         }
     }
 
-    /// Let one worker do one round, if it has anything to do.
+    /// Let one worker write a log, or its verifier check one, if there is anything to do.
     pub fn turn(&mut self, thread: u16) {
         self.try_turn(thread)
             .unwrap_or_else(|stop| panic!("an honest service stops: {stop:?}"));
@@ -310,45 +316,69 @@ impl World {
         {
             worker.prover.start_cut(all_to_merkle)?;
         }
-        let (log, mut outputs) = match worker.waiting.take() {
-            Some(waiting) => waiting,
-            None if worker.prover.is_busy() => {
-                let mut read_at_once = 0;
-                loop {
-                    let reads = worker.prover.reads()?;
-                    if reads.is_empty() {
-                        break;
-                    }
-                    let rows: Vec<_> = reads.keys.iter().map(|key| self.visible.get(key)).collect();
-                    let in_range = |(first, end)| self.visible.range(first..end).take(RANGE_ROWS_MAX).collect();
-                    let ranges_at_once = self.rng.usize(1..20);
-                    let ranges: Vec<Vec<_>> = reads.ranges.into_iter().take(ranges_at_once).map(in_range).collect();
-                    worker.prover.supply(&rows, &ranges)?;
-                    self.rows_read += rows.len();
-                    read_at_once += rows.iter().flatten().map(|row| row.len()).sum::<usize>();
-                    read_at_once += ranges.iter().flatten().map(|(_, row)| row.len()).sum::<usize>();
-                }
-                self.read_at_once_max = self.read_at_once_max.max(read_at_once);
-                if self.rows_are_honest {
-                    assert_eq!(worker.prover.suspects(), [], "no row of an honest store looks wrong");
-                }
-                let log = worker.prover.log()?;
-                count_kinds(&log, &mut self.entries, |reader| Entry::decode(reader).is_ok());
-                (log, Vec::new())
-            }
-            None => return Ok(()),
+        let is_worth_it = match worker.in_flight.len() {
+            0 => worker.prover.is_busy(),
+            1 | 2 => worker.prover.is_full() || self.rng.u8(0..4) == 0,
+            _ => false,
         };
+        if is_worth_it {
+            self.write_log(thread)?;
+        }
+        self.check_log(thread)
+    }
+
+    fn write_log(&mut self, thread: u16) -> Result<(), Stop> {
+        let worker = &mut self.workers[usize::from(thread)];
+        let mut read_at_once = 0;
+        loop {
+            let reads = worker.prover.reads()?;
+            if reads.is_empty() {
+                break;
+            }
+            let rows: Vec<_> = reads.keys.iter().map(|key| self.visible.get(key)).collect();
+            let in_range = |(first, end)| self.visible.range(first..end).take(RANGE_ROWS_MAX).collect();
+            let ranges_at_once = self.rng.usize(1..20);
+            let ranges: Vec<Vec<_>> = reads.ranges.into_iter().take(ranges_at_once).map(in_range).collect();
+            worker.prover.supply(&rows, &ranges)?;
+            self.rows_read += rows.len();
+            read_at_once += rows.iter().flatten().map(|row| row.len()).sum::<usize>();
+            read_at_once += ranges.iter().flatten().map(|(_, row)| row.len()).sum::<usize>();
+        }
+        self.read_at_once_max = self.read_at_once_max.max(read_at_once);
+        if self.rows_are_honest {
+            assert_eq!(worker.prover.suspects(), [], "no row of an honest store looks wrong");
+        }
+        let log = worker.prover.log()?;
         assert!(log.len() < 16 << 20, "a log fits into a message");
+        count_kinds(&log, &mut self.entries, |reader| Entry::decode(reader).is_ok());
+        if !log.is_empty() {
+            worker.in_flight.push_back((log, Vec::new()));
+        }
+        Ok(())
+    }
+
+    /// The oldest of those in flight; or not yet.
+    fn check_log(&mut self, thread: u16) -> Result<(), Stop> {
+        let worker = &mut self.workers[usize::from(thread)];
+        if self.rng.u8(0..3) == 0 {
+            return Ok(());
+        }
+        let Some((log, mut outputs)) = worker.in_flight.pop_front() else {
+            return Ok(());
+        };
         match worker.verifier.process(&log, &mut outputs) {
             Progress::Done => {}
             Progress::Waiting { consumed } => {
-                worker.waiting = Some((log[consumed..].to_vec(), outputs));
+                worker.in_flight.push_front((log[consumed..].to_vec(), outputs));
                 return Ok(());
             }
             Progress::Failed(violation) => return Err(Stop::Violation(violation)),
         }
         count_kinds(&outputs, &mut self.outputs, |reader| Output::decode(reader).is_ok());
+        let epoch = worker.prover.epoch();
         let frames = worker.prover.absorb(&outputs)?;
+        let has_cut = worker.prover.epoch() > epoch;
+        let is_closing = epoch > self.durable.epoch + 1;
         let bytes = frames.iter().map(|(_, frame)| frame.len()).sum();
         self.answered_at_once_max = self.answered_at_once_max.max(bytes);
         let record = worker.prover.take_record();
@@ -357,22 +387,39 @@ impl World {
             .journal
             .as_mut()
             .is_none_or(|journal| journal.keep(thread, record, tear));
+        if is_closing && !worker.has_handed_over {
+            self.receipts_while_closing += frames.len();
+        }
         for (origin, frame) in frames.into_iter().filter(|_| delivers) {
             self.deliver(thread, origin, &frame);
+        }
+        let worker = &mut self.workers[usize::from(thread)];
+        if has_cut {
+            worker.model_at_cut = worker.model.clone();
+            self.journal.iter_mut().for_each(|journal| journal.note_cut(thread));
+            assert!(!worker.prover.is_active());
+            self.release_while_closing(thread)?;
         }
         let worker = &mut self.workers[usize::from(thread)];
         if let Some(epoch) = worker.prover.handed_over() {
             assert_eq!(epoch, self.durable.epoch + 1);
             worker.has_handed_over = true;
-            worker.model_at_cut = worker.model.clone();
-            self.journal.iter_mut().for_each(|journal| journal.note_cut(thread));
-            assert!(!worker.prover.is_active());
             self.packed.push(worker.prover.take_checkpoint()?);
             let snapshot = worker.verifier.take_snapshot().expect("a snapshot");
             self.held = self
                 .aggregator
                 .submit(snapshot, &self.crypto)
                 .map_err(Stop::Violation)?;
+        }
+        Ok(())
+    }
+
+    /// Maybe the checkpoints that wait are applied only now, when the next one has been frozen.
+    fn release_while_closing(&mut self, thread: u16) -> Result<(), Stop> {
+        let worker = &mut self.workers[usize::from(thread)];
+        if core::mem::take(&mut worker.awaits_release) && self.rows_are_honest && self.rng.bool() {
+            self.visible = self.durable.rows.clone();
+            worker.prover.release_checkpoint(self.durable.epoch)?;
         }
         Ok(())
     }
@@ -623,7 +670,7 @@ impl World {
             threads: self.shape.threads,
             epoch: held.epoch,
             root: held.root,
-            evicted_next: held.evicted_next,
+            carried: held.carried,
             models: self.workers.iter().map(|worker| worker.model_at_cut.clone()).collect(),
         };
         if !certified_late {
@@ -633,6 +680,7 @@ impl World {
             self.apply();
         } else {
             self.apply_some(); // so that several checkpoints wait
+            self.workers.iter_mut().for_each(|worker| worker.awaits_release = true);
         }
     }
 
@@ -656,6 +704,7 @@ impl World {
         let rounds = self.rng.usize(0..5);
         self.run(rounds);
         for worker in &mut self.workers {
+            worker.awaits_release = false;
             worker
                 .prover
                 .release_checkpoint(self.durable.epoch)
@@ -678,7 +727,7 @@ impl World {
         assert!(
             self.workers
                 .iter()
-                .all(|worker| !worker.prover.is_busy() && worker.waiting.is_none())
+                .all(|worker| !worker.prover.is_busy() && worker.in_flight.is_empty())
         );
     }
 

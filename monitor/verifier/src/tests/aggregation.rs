@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::aggregate::Aggregator;
 use crate::entry::ThreadId;
 use crate::standard_crypto::{StandardCrypto, Sum};
-use crate::thread::Snapshot;
+use crate::thread::{EpochEnd, Snapshot};
 use crate::value::Node;
 use crate::violation::ViolationCode::EpochMismatch;
 
@@ -17,10 +17,12 @@ fn snapshot(thread: ThreadId, epoch: u32) -> Snapshot<Sum> {
         epoch,
         added: Sum::default(),
         evicted: Sum::default(),
-        evicted_next: Sum::default(),
-        root: (thread == 0).then(Node::default),
-        sessions: Vec::new(),
-        tag: None,
+        carried: Sum::default(),
+        end: EpochEnd {
+            root: (thread == 0).then(Node::default),
+            sessions: Vec::new(),
+            tag: None,
+        },
     }
 }
 

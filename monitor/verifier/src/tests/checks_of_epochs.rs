@@ -1,10 +1,11 @@
 //! Checks of timestamps, clocks and epochs.
 
-use super::checks::Otherwise::{Accepted, Inseparable};
+use super::checks::Otherwise::{Accepted, Inseparable, Refused};
 use super::checks::Scenario;
-use super::world::{EMPTY_NODE, Log, NULL, get, ts};
+use super::world::{EMPTY_NODE, Log, NULL, World, get, ts};
+use crate::value::Node;
 use crate::violation::ViolationCode::{
-    CacheNotEmpty, ClockOverflow, EpochAlreadyClosing, EpochClosed, EpochInFuture, EpochNotClosing, EpochNotClosingYet,
+    CacheNotEmpty, CarriedFromOther, ClockOverflow, EpochClosed, EpochInFuture, EpochNotClosing, EpochNotClosingYet,
     RequestInProgress, TimestampEpoch, TimestampNotIncreasing, UnknownThread,
 };
 
@@ -25,6 +26,13 @@ macro_rules! scenario {
     };
 }
 
+/// The leaf 000, evicted to Blum at 1:5.
+fn leaf_in_blum() -> Log {
+    Log::new()
+        .add_merkle(1, 0, "000", NULL)
+        .evict_blum_merkle(1, 0, ts(1, 5))
+}
+
 /// The leaves 000 and 001 in slots 2 and 3, under 00 in slot 1, all from Blum. The clock is at 1:4.
 fn three_from_blum() -> Log {
     Log::new()
@@ -35,11 +43,20 @@ fn three_from_blum() -> Log {
 
 pub const EPOCHS: &[Scenario] = &[
     scenario!(
-        "add_blum_epoch_not_verified",
+        "add_blum_epoch_not_over",
         EpochClosed,
         "000",
         Log::new(),
         Log::new().add_blum(1, "000", NULL, ts(0, 5), 0),
+        Accepted
+    ),
+    // what is of the closing epoch is carried over, and no longer added
+    scenario!(
+        "add_blum_epoch_not_over",
+        EpochClosed,
+        "000",
+        leaf_in_blum().next_epoch(),
+        Log::new().add_blum(1, "000", NULL, ts(1, 5), 0),
         Accepted
     ),
     scenario!(
@@ -50,14 +67,18 @@ pub const EPOCHS: &[Scenario] = &[
         Log::new().add_blum(1, "000", NULL, ts(2, 0), 0),
         Accepted
     ),
-    scenario!(
-        "add_blum_epoch_is_closing",
-        EpochNotClosing,
-        "000",
-        Log::new().next_epoch(),
-        Log::new().add_blum(1, "000", NULL, ts(2, 0), 0),
-        Accepted
-    ),
+    // another thread is there already
+    Scenario {
+        check: "add_blum_epoch_reached",
+        also_without: &[],
+        code: EpochInFuture,
+        key: "000",
+        log: |world| {
+            world.accepted(0, leaf_in_blum().next_epoch());
+            (1, Log::new().add_blum(0, "000", NULL, ts(2, 0), 0))
+        },
+        otherwise: Accepted,
+    },
     scenario!(
         "the thread of add_blum",
         UnknownThread,
@@ -96,9 +117,17 @@ pub const EPOCHS: &[Scenario] = &[
         "evict_in_epoch_of_clock",
         TimestampEpoch,
         "000",
-        three_from_blum().next_epoch(),
-        Log::new().evict_blum(2, ts(3, 0)),
+        Log::new().next_epoch().add_blum(1, "000", NULL, ts(2, 0), 0),
+        Log::new().evict_blum(1, ts(3, 0)),
         Accepted
+    ),
+    scenario!(
+        "evict_in_epoch_of_clock",
+        TimestampEpoch,
+        "000",
+        Log::new().next_epoch().add_blum(1, "000", NULL, ts(2, 0), 0),
+        Log::new().evict_blum(1, ts(1, 9)),
+        Refused(TimestampNotIncreasing)
     ),
     scenario!(
         "evict_later_than_before",
@@ -108,20 +137,39 @@ pub const EPOCHS: &[Scenario] = &[
         Log::new().evict_blum(2, ts(1, 3)),
         Accepted
     ),
+    // where the clock stands
     scenario!(
         "evict_later_than_before",
         TimestampNotIncreasing,
         "000",
-        three_from_blum().evict_blum(3, ts(1, 4)),
+        three_from_blum(),
         Log::new().evict_blum(2, ts(1, 4)),
+        Accepted
+    ),
+    // where another record was evicted, in whatever order of the keys
+    scenario!(
+        "evict_later_than_before",
+        TimestampNotIncreasing,
+        "000",
+        three_from_blum().evict_blum(3, ts(1, 5)),
+        Log::new().evict_blum(2, ts(1, 5)),
         Accepted
     ),
     scenario!(
         "evict_later_than_before",
         TimestampNotIncreasing,
+        "001",
+        three_from_blum().evict_blum(2, ts(1, 5)),
+        Log::new().evict_blum(3, ts(1, 5)),
+        Accepted
+    ),
+    // where what is carried over is
+    scenario!(
+        "evict_later_than_before",
+        TimestampNotIncreasing,
         "000",
-        three_from_blum().evict_blum(1, ts(1, 4)),
-        Log::new().evict_blum(2, ts(1, 4)),
+        Log::new().next_epoch().add_blum(1, "000", NULL, ts(2, 0), 0),
+        Log::new().evict_blum(1, ts(2, 0)),
         Accepted
     ),
     // the same record twice at one timestamp
@@ -131,14 +179,6 @@ pub const EPOCHS: &[Scenario] = &[
         "000",
         three_from_blum().evict_blum(2, ts(1, 9)).add_merkle(2, 1, "000", NULL),
         Log::new().evict_blum_merkle(2, 1, ts(1, 9)),
-        Accepted
-    ),
-    scenario!(
-        "next_epoch_once",
-        EpochAlreadyClosing,
-        "",
-        Log::new().next_epoch(),
-        Log::new().next_epoch(),
         Accepted
     ),
     Scenario {
@@ -153,75 +193,130 @@ pub const EPOCHS: &[Scenario] = &[
         },
         otherwise: Accepted,
     },
-    Scenario {
-        check: "verify_epoch_between_requests",
-        also_without: &["next_epoch_between_requests"],
-        code: RequestInProgress,
-        key: "",
-        log: |world| {
-            world.admit(0, 1, &[get("000"), get("000")]);
-            world.accepted(0, Log::new().run_absent(0).next_epoch());
-            (0, Log::new().verify_epoch())
-        },
-        otherwise: Accepted,
-    },
     scenario!(
-        "verify_epoch_clock_at_start",
-        EpochNotClosingYet,
-        "",
-        Log::new(),
-        Log::new().verify_epoch(),
-        Accepted
-    ),
-    scenario!(
-        "verify_epoch_clock_at_start",
-        EpochNotClosingYet,
-        "",
-        Log::new().next_epoch().tick(),
-        Log::new().verify_epoch(),
-        Accepted
-    ),
-    scenario!(
-        "verify_epoch_clock_at_start",
-        EpochNotClosingYet,
-        "",
-        Log::new()
-            .add_merkle(1, 0, "000", NULL)
-            .next_epoch()
-            .evict_blum_merkle(1, 0, ts(2, 1)),
-        Log::new().verify_epoch(),
-        Accepted
-    ),
-    scenario!(
-        "verify_epoch_cache_empty",
+        "next_epoch_cache_empty",
         CacheNotEmpty,
         "",
-        Log::new().add_merkle(1, 0, "000", NULL).next_epoch(),
-        Log::new().verify_epoch(),
+        Log::new().add_merkle(1, 0, "000", NULL),
+        Log::new().next_epoch(),
         Accepted
     ),
     // a thread without the root keeps nothing
     Scenario {
-        check: "verify_epoch_cache_empty",
+        check: "next_epoch_cache_empty",
         also_without: &[],
         code: CacheNotEmpty,
         key: "",
         log: |world| {
-            world.accepted(1, Log::new().add_blum(0, "000", NULL, ts(1, 1), 1).next_epoch());
-            (1, Log::new().verify_epoch())
+            world.accepted(1, Log::new().add_blum(0, "000", NULL, ts(1, 1), 1));
+            (1, Log::new().next_epoch())
         },
         otherwise: Accepted,
     },
     // nor a node where another thread has the root
     Scenario {
-        check: "verify_epoch_cache_empty",
+        check: "next_epoch_cache_empty",
         also_without: &[],
         code: CacheNotEmpty,
         key: "",
         log: |world| {
-            world.accepted(1, Log::new().add_blum(0, "0", EMPTY_NODE, ts(1, 1), 1).next_epoch());
-            (1, Log::new().verify_epoch())
+            world.accepted(1, Log::new().add_blum(0, "0", EMPTY_NODE, ts(1, 1), 1));
+            (1, Log::new().next_epoch())
         },
         otherwise: Accepted,
     },
+    Scenario {
+        check: "the next epoch of next_epoch",
+        also_without: &[],
+        code: ClockOverflow,
+        key: "",
+        log: |world| {
+            let (crypto, last) = (world.crypto.clone(), u32::MAX - 1);
+            *world = World::restarted(2, || crypto.clone(), last, Node::default(), &Default::default());
+            (0, Log::new().next_epoch())
+        },
+        otherwise: Inseparable,
+    },
+    scenario!(
+        "the thread of carry_over",
+        UnknownThread,
+        "000",
+        leaf_in_blum().next_epoch(),
+        Log::new().carry_over("000", NULL, ts(1, 5), 64),
+        Inseparable
+    ),
+    scenario!(
+        "the closing epoch of carry_over",
+        EpochNotClosing,
+        "000",
+        leaf_in_blum(),
+        Log::new().carry_over("000", NULL, ts(1, 5), 0),
+        Inseparable
+    ),
+    scenario!(
+        "the closing epoch of carry_over",
+        EpochNotClosing,
+        "000",
+        leaf_in_blum().next_epoch().verify_epoch(),
+        Log::new().carry_over("000", NULL, ts(1, 5), 0),
+        Inseparable
+    ),
+    scenario!(
+        "carry_over_from_closing_epoch",
+        EpochNotClosing,
+        "000",
+        leaf_in_blum().next_epoch(),
+        Log::new().carry_over("000", NULL, ts(0, 5), 0),
+        Accepted
+    ),
+    // nor what has come into the next one already
+    scenario!(
+        "carry_over_from_closing_epoch",
+        EpochNotClosing,
+        "000",
+        leaf_in_blum().next_epoch(),
+        Log::new().carry_over("000", NULL, ts(2, 0), 0),
+        Accepted
+    ),
+    Scenario {
+        check: "carry_over_settled",
+        also_without: &[],
+        code: CarriedFromOther,
+        key: "000",
+        log: |world| {
+            world.accepted(0, leaf_in_blum());
+            world.accepted(1, Log::new().next_epoch());
+            (1, Log::new().carry_over("000", NULL, ts(1, 5), 0))
+        },
+        otherwise: Accepted,
+    },
+    // not even when that thread is known to evict nothing more in the epoch
+    Scenario {
+        check: "carry_over_settled",
+        also_without: &[],
+        code: CarriedFromOther,
+        key: "000",
+        log: |world| {
+            world.accepted(0, leaf_in_blum().next_epoch());
+            world.accepted(1, Log::new().next_epoch());
+            (1, Log::new().carry_over("000", NULL, ts(1, 5), 0))
+        },
+        otherwise: Accepted,
+    },
+    scenario!(
+        "the closing epoch of verify_epoch",
+        EpochNotClosingYet,
+        "",
+        Log::new(),
+        Log::new().verify_epoch(),
+        Inseparable
+    ),
+    scenario!(
+        "the closing epoch of verify_epoch",
+        EpochNotClosingYet,
+        "",
+        Log::new().next_epoch().verify_epoch(),
+        Log::new().verify_epoch(),
+        Inseparable
+    ),
 ];

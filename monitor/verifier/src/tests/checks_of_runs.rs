@@ -5,8 +5,7 @@ use super::checks::Scenario;
 use super::symbolic::SymbolicCrypto;
 use super::world::{EMPTY_NODE, Log, NULL, World, exchange, get, put, ts};
 use crate::violation::ViolationCode::{
-    ClockOverflow, EpochAlreadyClosing, MalformedLog, NoRequest, NotAbsent, NotAnAncestor, ParentNotInternal,
-    SlotEmpty, WrongRecord,
+    ClockOverflow, MalformedLog, NoRequest, NotAbsent, NotAnAncestor, ParentNotInternal, SlotEmpty, WrongRecord,
 };
 
 /// A scenario on thread 0: the operations of the request at the head, the log before the entry, and the entry.
@@ -39,47 +38,6 @@ fn two_leaves() -> Log {
 }
 
 pub const RUNS: &[Scenario] = &[
-    Scenario {
-        check: "request_in_open_epoch",
-        also_without: &[],
-        code: EpochAlreadyClosing,
-        key: "",
-        log: |world| {
-            world.accepted(0, Log::new().next_epoch());
-            let request = world.make_request(0, 1, |_| {}, &[get("000")]);
-            (0, Log::new().request(&request))
-        },
-        otherwise: Accepted,
-    },
-    Scenario {
-        check: "resume_in_open_epoch",
-        also_without: &[],
-        code: EpochAlreadyClosing,
-        key: "",
-        log: |world| {
-            world.accepted(0, Log::new().next_epoch());
-            (0, Log::new().resume(&world.make_resume(0, 2)))
-        },
-        otherwise: Accepted,
-    },
-    scenario!(
-        "run_in_open_epoch",
-        EpochAlreadyClosing,
-        "",
-        [get("000")],
-        two_leaves().next_epoch(),
-        Log::new().run(&[1]),
-        Accepted
-    ),
-    scenario!(
-        "run_absent_in_open_epoch",
-        EpochAlreadyClosing,
-        "",
-        [get("000")],
-        Log::new().next_epoch(),
-        Log::new().run_absent(0),
-        Accepted
-    ),
     scenario!(
         "the request of run",
         NoRequest,
@@ -264,7 +222,7 @@ pub const RUNS: &[Scenario] = &[
         "",
         [],
         Log::new(),
-        Log(std::vec![13]),
+        Log(std::vec![17]),
         Inseparable
     ),
     scenario!(

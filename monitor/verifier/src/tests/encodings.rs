@@ -3,11 +3,13 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::codec::Reader;
+use crate::codec::{Malformed, Reader};
+use crate::entry::Entry;
 use crate::key::Key;
 use crate::machine::{OperationResult, Role};
 use crate::output::Output;
 use crate::request::{REQUEST_BYTES_MAX, UnverifiedRequest};
+use crate::time::Timestamp;
 use crate::value::{Child, Commitment, Node, Value};
 use crate::violation::VIOLATION_BYTES;
 
@@ -41,6 +43,34 @@ fn results_of_operations() {
         assert_eq!(result.succeeded(), succeeded, "{result:?}");
     }
     assert_eq!(longest, OperationResult::ENCODED_BYTES_MAX);
+}
+
+#[test]
+fn what_is_carried_over_is_as_in_the_protocol() {
+    let entry = Entry::CarryOver {
+        ts: Timestamp::new(2, 7),
+        thread: 3,
+        key: Key::leaf([0xa5; 32]),
+        value: Value::Leaf(DIGEST),
+    };
+    let mut value = Vec::new();
+    Value::Leaf(DIGEST).encode(&mut value);
+    let expected = [
+        &[16][..],
+        &[7, 0, 0, 0, 2, 0, 0, 0],
+        &[3, 0],
+        &Key::leaf([0xa5; 32]).encode(),
+        &value,
+    ];
+    let mut bytes = Vec::new();
+    entry.encode(&mut bytes);
+    assert_eq!(bytes, expected.concat());
+    let mut reader = Reader::new(&bytes);
+    assert_eq!(Entry::decode(&mut reader), Ok(entry));
+    assert_eq!(reader.remaining(), 0);
+    for length in 0..bytes.len() {
+        assert_eq!(Entry::decode(&mut Reader::new(&bytes[..length])), Err(Malformed));
+    }
 }
 
 #[test]

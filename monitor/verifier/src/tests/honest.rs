@@ -1,16 +1,9 @@
 //! Logs of honest hosts, all of which are accepted.
 
-use std::vec::Vec;
-
-use super::random_logs::Random;
 use super::symbolic::SymbolicCrypto;
-use super::world::{
-    Answer, EMPTY_NODE, FOUND_NULL, Log, NULL, SESSION, World, exchange, found, get, key, leaf, put, ts,
-};
+use super::world::{Answer, EMPTY_NODE, FOUND_NULL, Log, NULL, SESSION, World, exchange, found, get, leaf, put, ts};
 use crate::crypto::Crypto;
-use crate::key::Key;
 use crate::machine::{OperationResult, Role};
-use crate::thread::Progress;
 use crate::value::{Node, Value};
 
 #[test]
@@ -37,35 +30,45 @@ fn the_next_epoch_waits_for_the_certificate() {
 }
 
 #[test]
+fn an_epoch_that_is_closing_is_closed_once() {
+    let mut world = World::symbolic(1);
+    world.accepted(
+        0,
+        Log::new()
+            .add_merkle(1, 0, "000", NULL)
+            .evict_blum_merkle(1, 0, ts(1, 5)),
+    );
+    world.accepted(0, Log::new().next_epoch());
+    let clock = world.threads[0].clock();
+    assert_eq!(world.accepted(0, Log::new().next_epoch()), [Answer::EpochNotYet]);
+    assert_eq!(world.threads[0].clock(), clock, "nothing was done");
+    world.accepted(0, Log::new().carry_over("000", NULL, ts(1, 5), 0));
+    assert!(matches!(world.hand_over(0), Ok(Some(_))));
+}
+
+#[test]
 fn records_go_from_thread_to_thread() {
     let mut world = World::symbolic(2);
-    world.admit(0, 1, &[put("000", "a"), put("100", "b")]);
-    let lend = Log::new()
-        .add_merkle(1, 0, "000", NULL)
-        .add_merkle(2, 0, "100", NULL)
-        .run(&[1])
-        .run(&[2])
-        .evict_blum_merkle(1, 0, ts(1, 5))
-        .evict_blum_merkle(2, 0, ts(1, 5))
-        .tick();
-    world.accepted(0, lend);
+    world.two_in_blum("a", "b");
+    world.accepted(0, Log::new().tick());
     world.admit(1, 1, &[exchange("000", "100"), get("000")]);
     let borrow = Log::new()
         .add_blum(1, "000", leaf("a"), ts(1, 5), 0)
-        .add_blum(2, "100", leaf("b"), ts(1, 5), 0);
+        .add_blum(2, "100", leaf("b"), ts(1, 6), 0);
     world.accepted(1, borrow);
     let results = world.results(1, Log::new().run(&[1, 2]).run(&[1]));
     assert_eq!(results, [OperationResult::Ok, found("b")]);
-    world.accepted(1, Log::new().evict_blum(1, ts(1, 7)).evict_blum(2, ts(1, 7)).tick());
+    world.accepted(1, Log::new().evict_blum(1, ts(1, 8)).evict_blum(2, ts(1, 9)).tick());
     world.admit(0, 2, &[get("100")]);
     let back = Log::new()
-        .add_blum(3, "000", leaf("b"), ts(1, 7), 1)
-        .add_blum(4, "100", leaf("a"), ts(1, 7), 1);
+        .add_blum(3, "000", leaf("b"), ts(1, 8), 1)
+        .add_blum(4, "100", leaf("a"), ts(1, 9), 1);
     world.accepted(0, back);
     assert_eq!(world.results(0, Log::new().run(&[4])), [found("a")]);
     assert!(matches!(world.close(1, Log::new()), Ok(None)));
     // one to Merkle, one stays hot
-    let held = world.close(0, Log::new().evict_merkle(3, 0).evict_blum(4, ts(2, 0)));
+    world.accepted(0, Log::new().evict_merkle(3, 0).evict_blum(4, ts(1, 20)));
+    let held = world.close(0, Log::new().carry_over("100", leaf("a"), ts(1, 20), 0));
     let root = held.expect("holds").expect("all are in").root;
     let sides = root.sides.map(|side| side.expect("a child"));
     assert_eq!(sides.map(|side| side.hash), [Some(world.crypto.hash(&leaf("b"))), None]);
@@ -110,13 +113,18 @@ fn splits_of_cached_and_of_evicted_records() {
         world.results(0, Log::new().run(&[1]).run(&[5])),
         [FOUND_NULL, FOUND_NULL]
     );
-    let drain = Log::new()
+    let away = Log::new()
         .evict_merkle(1, 2)
-        .evict_blum_merkle(2, 4, ts(2, 0))
+        .evict_merkle(2, 4)
         .evict_merkle(4, 0)
-        .evict_blum(5, ts(2, 0))
-        .evict_blum_merkle(6, 0, ts(2, 0));
-    assert!(matches!(world.close(0, drain), Ok(Some(_))));
+        .evict_blum(5, ts(1, 20))
+        .evict_blum_merkle(6, 0, ts(1, 21));
+    world.accepted(0, away);
+    let node_1 = super::world::node_of("1", &[("111", None)]);
+    let carried = Log::new()
+        .carry_over("111", NULL, ts(1, 20), 0)
+        .carry_over("1", node_1, ts(1, 21), 0);
+    assert!(matches!(world.close(0, carried), Ok(Some(_))));
 }
 
 #[test]
@@ -157,97 +165,23 @@ fn a_restart_carries_what_is_in_blum_whatever_the_number_of_threads() {
             .evict_blum_merkle(1, 0, ts(1, 2))
             .tick(),
     );
-    world.accepted(1, Log::new().add_blum(1, "000", NULL, ts(1, 2), 0).run(&[1]));
+    let write = Log::new().add_blum(1, "000", NULL, ts(1, 2), 0).run(&[1]);
+    world.accepted(1, write.evict_blum(1, ts(1, 5)));
     assert!(matches!(world.close(0, Log::new()), Ok(None)));
     let held = world
-        .close(1, Log::new().evict_blum(1, ts(2, 0)))
+        .close(1, Log::new().carry_over("000", leaf("a"), ts(1, 5), 1))
         .expect("holds")
         .expect("all are in");
 
-    for carried in [held.evicted_next.clone(), Default::default()] {
+    for carried in [held.carried.clone(), Default::default()] {
         let crypto = world.crypto.clone();
         let mut restarted = World::restarted(1, || crypto.clone(), 1, held.root, &carried);
         // evicted by a thread that runs no more
         restarted.accepted(0, Log::new().add_blum(1, "000", leaf("a"), ts(2, 0), 1));
         restarted.admit(0, 1, &[get("000")]);
         assert_eq!(restarted.results(0, Log::new().run(&[1])), [found("a")]);
-        let holds = restarted.close(0, Log::new().evict_blum(1, ts(3, 0))).is_ok();
-        assert_eq!(holds, carried == held.evicted_next);
+        restarted.accepted(0, Log::new().evict_blum(1, ts(2, 5)));
+        let holds = restarted.close(0, Log::new().carry_over("000", leaf("a"), ts(2, 5), 0));
+        assert_eq!(holds.is_ok(), carried == held.carried);
     }
-}
-
-/// All keys of the tree but the root.
-fn paths() -> Vec<std::string::String> {
-    let of_depth = |depth: usize| (0..1 << depth).map(move |number: u32| std::format!("{number:0depth$b}"));
-    (1..=3).flat_map(of_depth).collect()
-}
-
-#[test]
-fn a_drain_at_one_timestamp_is_accepted_in_post_order_and_in_no_other() {
-    let paths = paths();
-    for seed in 1..=500 {
-        std::println!("seed {seed}");
-        let mut random = Random(seed);
-        let mut order: Vec<&str> = Vec::new();
-        for _ in 0..2 + random.below(5) {
-            let path = &paths[random.below(paths.len())];
-            if !order.contains(&path.as_str()) {
-                order.push(path);
-            }
-        }
-        let mut world = World::symbolic(1);
-        let slot_of = |path: &str| paths.iter().position(|other| other == path).expect("a path") as u32 + 1;
-        let mut adds = Log::new();
-        for path in &order {
-            let value = Value::initial(path.len() == 3);
-            adds = adds.add_blum(slot_of(path), path, value, ts(1, 1), 0);
-        }
-        world.accepted(0, adds.next_epoch());
-        let evict = |log: Log, path: &&str| log.evict_blum(slot_of(path), ts(2, 0));
-        let drain = order.iter().fold(Log::new(), evict);
-        let in_order = order.is_sorted_by(|a, b| key(a).cmp_post_order(&key(b)).is_lt());
-        let progress = world.process(0, &drain).0;
-        assert_eq!(progress == Progress::Done, in_order, "{order:?}: {progress:?}");
-
-        order.sort_by(|a, b| key(a).cmp_post_order(&key(b)));
-        let mut world = World::symbolic(1);
-        let drain = order.iter().fold(adds_again(&order, slot_of), evict).verify_epoch();
-        assert_eq!(world.process(0, &drain).0, Progress::Done, "{order:?}");
-    }
-}
-
-fn adds_again(order: &[&str], slot_of: impl Fn(&str) -> u32) -> Log {
-    let add = |log: Log, path: &&str| log.add_blum(slot_of(path), path, Value::initial(path.len() == 3), ts(1, 1), 0);
-    order.iter().fold(Log::new(), add).next_epoch()
-}
-
-#[test]
-fn a_whole_tree_drains_at_one_timestamp() {
-    let paths = paths();
-    let slot_of = |path: &str| {
-        paths
-            .iter()
-            .position(|other| other == path)
-            .map_or(0, |index| index as u32 + 1)
-    };
-    let parent_of = |path: &str| slot_of(&path[..path.len() - 1]);
-    let mut world = World::symbolic(1);
-    let add = |log: Log, path: &std::string::String| {
-        log.add_merkle(slot_of(path), parent_of(path), path, Value::initial(path.len() == 3))
-    };
-    world.accepted(0, paths.iter().fold(Log::new(), add));
-    let mut order = paths.clone();
-    order.sort_by(|a, b| key(a).cmp_post_order(&key(b)));
-    for (first, second) in order.iter().zip(&order[1..]) {
-        let (first, second): (Key, Key) = (key(first), key(second));
-        assert!(
-            !first.is_proper_ancestor_of(&second),
-            "no record leaves before one below it"
-        );
-    }
-    let drain = |log: Log, path: &std::string::String| log.evict_blum_merkle(slot_of(path), parent_of(path), ts(2, 0));
-    assert!(matches!(
-        world.close(0, order.iter().fold(Log::new(), drain)),
-        Ok(Some(_))
-    ));
 }

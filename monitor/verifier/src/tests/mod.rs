@@ -6,6 +6,7 @@ mod checks;
 mod checks_of_epochs;
 mod checks_of_records;
 mod checks_of_runs;
+mod closing;
 pub(crate) mod driver;
 mod encodings;
 mod honest;

@@ -39,7 +39,7 @@ fn random_entry(random: &mut Random, request: &[u8]) -> Log {
     let moment = ts(random.below(4) as u32, counters[random.below(counters.len())]);
     let thread = [0, 0, 0, 1, 64][random.below(5)];
     let log = Log::new();
-    match random.below(15) {
+    match random.below(16) {
         0..4 => log.add_merkle(slot, parent, path, value),
         4 => log.evict_merkle(slot, parent),
         5 => log.add_blum(slot, path, value, moment, thread),
@@ -51,6 +51,7 @@ fn random_entry(random: &mut Random, request: &[u8]) -> Log {
         11 => log.request(request),
         12 => log.run(&[slot]),
         13 => log.run_absent(parent),
+        14 => log.carry_over(path, value, moment, thread),
         _ => Log((0..random.below(40))
             .map(|_| random.below(256) as u8)
             .collect::<Vec<_>>()),

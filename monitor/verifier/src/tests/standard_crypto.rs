@@ -7,7 +7,7 @@ use super::*;
 use crate::entry::ThreadId;
 use crate::key::Key;
 use crate::tests::symbolic::SymbolicCrypto;
-use crate::tests::world::{Log, NULL, World, key, leaf, put, ts};
+use crate::tests::world::{Log, World, key, leaf, ts};
 use crate::time::Timestamp;
 use crate::value::{Inline, Node};
 use crate::violation::ViolationCode;
@@ -199,10 +199,10 @@ fn epochs_and_instances_have_keys_of_their_own() {
 }
 
 #[test]
-fn macs_cover_domain_and_parts() {
+fn macs_cover_parts_and_domain() {
     let crypto = StandardCrypto::new(SECRET);
     let mac = crypto.mac(&[1; 32], MacDomain::Request, &[b"ab", b"c"]);
-    let expected = blake3::keyed_hash(&[1; 32], b"Qabc");
+    let expected = blake3::keyed_hash(&[1; 32], b"abcQ");
     assert_eq!(mac, expected.as_bytes()[..16]);
     assert!(crypto.mac_is(&[1; 32], MacDomain::Request, &[b"a", b"bc"], &mac));
     assert!(!crypto.mac_is(&[1; 32], MacDomain::Receipt, &[b"abc"], &mac));
@@ -255,20 +255,16 @@ impl Crypto for LinearCrypto {
 /// Two records with "Alice" and "Bobby" go to Blum at 1:5 and 1:6, and come back with these values: whether the epoch holds.
 fn holds_with<C: Crypto>(crypto: impl Fn() -> C, first: &str, second: &str) -> bool {
     let mut world = World::new(1, crypto);
-    world.admit(0, 1, &[put("000", "Alice"), put("100", "Bobby")]);
-    let to_blum = Log::new()
-        .add_merkle(1, 0, "000", NULL)
-        .add_merkle(2, 0, "100", NULL)
-        .run(&[1])
-        .run(&[2])
-        .evict_blum_merkle(1, 0, ts(1, 5))
-        .evict_blum_merkle(2, 0, ts(1, 6));
-    world.accepted(0, to_blum);
+    world.two_in_blum("Alice", "Bobby");
     let back = Log::new()
         .add_blum(1, "000", leaf(first), ts(1, 5), 0)
         .add_blum(2, "100", leaf(second), ts(1, 6), 0);
     world.accepted(0, back);
-    match world.close(0, Log::new().evict_blum(1, ts(2, 0)).evict_blum(2, ts(2, 0))) {
+    world.accepted(0, Log::new().evict_blum(1, ts(1, 8)).evict_blum(2, ts(1, 9)));
+    let carried = Log::new()
+        .carry_over("000", leaf(first), ts(1, 8), 0)
+        .carry_over("100", leaf(second), ts(1, 9), 0);
+    match world.close(0, carried) {
         Ok(held) => held.is_some(),
         Err(violation) => {
             assert_eq!(violation.code, ViolationCode::EpochMismatch);

@@ -196,6 +196,11 @@ impl Log {
         self.entry(&Entry::NextEpoch)
     }
 
+    pub fn carry_over(self, path: &str, value: Value, ts: Timestamp, thread: ThreadId) -> Self {
+        let key = key(path);
+        self.entry(&Entry::CarryOver { ts, thread, key, value })
+    }
+
     pub fn verify_epoch(self) -> Self {
         self.entry(&Entry::VerifyEpoch)
     }
@@ -312,6 +317,20 @@ impl<C: Crypto> World<C> {
         answers
     }
 
+    /// Thread 0 puts these values into the leaves 000 and 100, which are in Blum then since 1:5 and 1:6. The client's next request is its second.
+    #[track_caller]
+    pub fn two_in_blum(&mut self, first: &str, second: &str) {
+        self.admit(0, 1, &[put("000", first), put("100", second)]);
+        let log = Log::new()
+            .add_merkle(1, 0, "000", NULL)
+            .add_merkle(2, 0, "100", NULL)
+            .run(&[1])
+            .run(&[2])
+            .evict_blum_merkle(1, 0, ts(1, 5))
+            .evict_blum_merkle(2, 0, ts(1, 6));
+        self.accepted(0, log);
+    }
+
     fn read_answers(&self, thread: ThreadId, outputs: &[u8]) -> Vec<Answer> {
         let mut reader = Reader::new(outputs);
         let mut answers = Vec::new();
@@ -416,11 +435,18 @@ impl<C: Crypto> World<C> {
         }
     }
 
-    /// Close the epoch on a thread, with this drain, and submit what it hands over.
+    /// Close the epoch on a thread that carries this over, and submit what it hands over.
     #[track_caller]
-    pub fn close(&mut self, thread: ThreadId, drain: Log) -> Result<Option<HeldEpoch<C::Sum>>, Violation> {
-        let log = Log([Log::new().next_epoch().0, drain.0, Log::new().verify_epoch().0].concat());
-        let answers = self.accepted(thread, log);
+    pub fn close(&mut self, thread: ThreadId, carried: Log) -> Result<Option<HeldEpoch<C::Sum>>, Violation> {
+        assert_eq!(self.accepted(thread, Log::new().next_epoch()), []);
+        self.accepted(thread, carried);
+        self.hand_over(thread)
+    }
+
+    /// Let a thread hand over the epoch that it closes, and submit that.
+    #[track_caller]
+    pub fn hand_over(&mut self, thread: ThreadId) -> Result<Option<HeldEpoch<C::Sum>>, Violation> {
+        let answers = self.accepted(thread, Log::new().verify_epoch());
         assert!(matches!(answers[..], [Answer::HandedOver(_)]), "{answers:?}");
         self.submit(thread)
     }

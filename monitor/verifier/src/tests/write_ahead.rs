@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::checks::Otherwise::{Accepted, Inseparable};
 use super::checks::Scenario;
 use super::symbolic::SymbolicCrypto;
-use super::world::{Answer, Log, NULL, SESSION, World, exchange, get, put, ts};
+use super::world::{Answer, Log, NULL, SESSION, World, exchange, get, leaf, put, ts};
 use crate::chain::{Chain, Incarnation, LogConfig, Replayed};
 use crate::codec::Reader;
 use crate::crypto::{Crypto as _, Mac};
@@ -301,14 +301,21 @@ fn what_was_logged_runs_again_with_the_same_results() {
     assert_eq!(reader.remaining(), 0);
 
     // the epoch that they ran in hands them over, once
-    let answers = world.accepted(
-        0,
-        Log::new().next_epoch().evict_blum_merkle(1, 0, ts(2, 0)).verify_epoch(),
-    );
+    let answers = world.accepted(0, Log::new().evict_merkle(1, 0).next_epoch().verify_epoch());
     assert_eq!(answers, [Answer::HandedOver(1)]);
     let snapshot = world.threads[0].take_snapshot().expect("a snapshot");
-    assert_eq!(snapshot.sessions.iter().max_by_key(|it| it.1), Some(&(SESSION, 3)));
-    assert!(world.threads[0].replayed_sessions().expect("it has ended").is_empty());
+    assert_eq!(
+        snapshot.end.sessions,
+        [(SESSION, 0), (SESSION, 3)],
+        "of this incarnation, and of the one before"
+    );
+    world.clocks.certify(1);
+    world.accepted(0, Log::new().next_epoch().verify_epoch());
+    let snapshot = world.threads[0].take_snapshot().expect("a snapshot");
+    assert_eq!(snapshot.end.sessions, [(SESSION, 0)]);
+    // whoever asks only now, because all of this was in one piece of the log, is told all the same
+    let told = world.threads[0].replayed_sessions().expect("it has ended");
+    assert_eq!(told.get(&SESSION), Some(&last));
 }
 
 #[test]
@@ -418,11 +425,14 @@ fn a_sealed_state_goes_on_from_its_tag() {
     let crypto = SymbolicCrypto::default();
     let (mut world, mut kept) = first(&crypto);
     let runs = Log::new().add_merkle(1, 0, "000", NULL).run(&[1]).run(&[1]);
-    world.accepted(0, runs.next_epoch().evict_blum_merkle(1, 0, ts(2, 0)).verify_epoch());
-    let tag = world.threads[0].take_snapshot().expect("a snapshot").tag;
-    assert_eq!(tag, Some(kept.last_tag()));
-    let before = kept.items.len();
-    request(&mut world, &mut kept, 4, get("000")); // in the second epoch
+    world.accepted(0, runs.evict_blum_merkle(1, 0, ts(1, 5)).next_epoch());
+    let (before, tag_before) = (kept.items.len(), kept.last_tag());
+    request(&mut world, &mut kept, 4, get("000")); // while the first epoch closes: it is of the second
+    assert_ne!(kept.last_tag(), tag_before);
+    let carried = Log::new().carry_over("000", leaf("two"), ts(1, 5), 0);
+    world.accepted(0, carried.verify_epoch());
+    let tag = world.threads[0].take_snapshot().expect("a snapshot").end.tag;
+    assert_eq!(tag, Some(tag_before));
 
     // from the state before: all of it. From this one: what came after. Nothing else
     replayed(&mut started(&crypto, SECOND, FIRST), SECOND, &kept);

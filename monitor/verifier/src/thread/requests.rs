@@ -23,7 +23,6 @@ use crate::violation::ViolationCode;
 impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
     /// Admit a request, or say why not.
     pub(super) fn request(&mut self, bytes: &[u8], outputs: &mut Vec<u8>) -> Result<(), Fault> {
-        check!(request_in_open_epoch: !self.epochs.closing(), else EpochAlreadyClosing(Key::ROOT));
         let request = match self.sessions.authenticate(&self.crypto, bytes) {
             Ok(request) => request,
             Err(rejection) => {
@@ -122,7 +121,6 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
 
     /// Admit a resume, and answer at once if nothing is before it.
     pub(super) fn resume(&mut self, resume: &[u8; RESUME_BYTES], outputs: &mut Vec<u8>) -> Result<(), Fault> {
-        check!(resume_in_open_epoch: !self.epochs.closing(), else EpochAlreadyClosing(Key::ROOT));
         if !self.queue.has_room(0) {
             Output::NotYet.encode(outputs);
             return Ok(());
@@ -156,7 +154,6 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
 
     /// Run the next operation on the records in these slots.
     pub(super) fn run(&mut self, slots: &Slots, outputs: &mut Vec<u8>) -> Result<(), Fault> {
-        check!(run_in_open_epoch: !self.epochs.closing(), else EpochAlreadyClosing(Key::ROOT));
         let (role, operation, end) = self.next_operation()?;
         let slots = slots.as_slice();
         let keys = M::keys(&operation);
@@ -186,7 +183,6 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
     /// Run the next operation, on one key, where a parent in the cache proves that no record has this key: as if there were one, and it were
     /// null. It must leave it so: then no record needs to be made, and reading, or failing to write, does not make the tree grow.
     pub(super) fn run_absent(&mut self, parent: Slot, outputs: &mut Vec<u8>) -> Result<(), Fault> {
-        check!(run_absent_in_open_epoch: !self.epochs.closing(), else EpochAlreadyClosing(Key::ROOT));
         let (role, operation, end) = self.next_operation()?;
         let [hash] = M::keys(&operation) else {
             return Err(Fault::new(ViolationCode::NotAbsent, Key::ROOT));

@@ -136,7 +136,7 @@ impl<M: StateMachine, const DEPTH: u16> Monitor<M, DEPTH> {
                 queue_bytes,
             };
             let held = self.held.as_ref().filter(|_| thread == 0);
-            let carried = held.map(|held| held.evicted_next.clone()).unwrap_or_default();
+            let carried = held.map(|held| held.carried.clone()).unwrap_or_default();
             let thread = Verifier::new(config, DriverCrypto::new(), carried, Arc::clone(&self.clocks));
             thread.expect("a slot for the root")
         };
@@ -214,20 +214,13 @@ fn observe_snapshot(snapshot: &Snapshot<DriverSum>, lines: &mut Vec<String>) {
     ));
     text::multiset("added", &snapshot.added, lines);
     text::multiset("evicted", &snapshot.evicted, lines);
-    text::multiset("evicted_next", &snapshot.evicted_next, lines);
-    lines.push(format!("root {}", text::root(snapshot.root.as_ref())));
-    for (session, sequence) in &snapshot.sessions {
-        lines.push(format!("session {session} {sequence}"));
-    }
-    lines.push(format!(
-        "tag {}",
-        text::optional(snapshot.tag.map(|tag| text::data(&tag)))
-    ));
+    text::multiset("carried", &snapshot.carried, lines);
+    text::end(&snapshot.end, lines);
 }
 
 fn observe_held(held: &HeldEpoch<DriverSum>, lines: &mut Vec<String>) {
     lines.push(format!("held epoch {}", held.epoch));
-    text::multiset("evicted_next", &held.evicted_next, lines);
+    text::multiset("carried", &held.carried, lines);
     lines.push(format!("root {}", text::root(Some(&held.root))));
     for (session, last) in &held.sessions {
         let last: Vec<_> = last.iter().map(|sequence| format!("{sequence}")).collect();

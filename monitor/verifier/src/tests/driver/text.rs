@@ -8,7 +8,7 @@ use core::fmt::Display;
 use super::DriverSum;
 use crate::crypto::Element;
 use crate::key::Key;
-use crate::thread::Progress;
+use crate::thread::{EpochEnd, Progress};
 use crate::time::Timestamp;
 use crate::value::{Node, Value};
 
@@ -53,6 +53,14 @@ pub fn element(element: &Element<'_>) -> String {
 pub fn multiset(name: &str, sum: &DriverSum, lines: &mut Vec<String>) {
     let line = |(element, count): (&String, &u64)| format!("{name} {element} x{count}");
     lines.extend(sum.elements.iter().map(line));
+}
+
+pub fn end(end: &EpochEnd, lines: &mut Vec<String>) {
+    lines.push(format!("end root {}", root(end.root.as_ref())));
+    for (session, sequence) in &end.sessions {
+        lines.push(format!("end session {session} {sequence}"));
+    }
+    lines.push(format!("end tag {}", optional(end.tag.map(|tag| data(&tag)))));
 }
 
 pub fn progress(progress: Progress) -> String {

@@ -1,14 +1,17 @@
 //! A thread between two entries, taken out and put back as a whole: for the search over all states. Only in the tests of this crate.
 
+use alloc::vec::Vec;
+
 use zeroize::Zeroizing;
 
-use super::Verifier;
+use super::{EpochEnd, Verifier};
 use crate::cache::Record;
 use crate::crypto::Crypto;
-use crate::epochs::{Moment, Sums};
+use crate::epochs::{Closing, Moment, Sums};
 use crate::machine::{Role, StateMachine};
 use crate::queue::{Queue, QueuedRequest};
 use crate::time::Timestamp;
+use crate::value::Node;
 
 impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
     pub(crate) fn records(&self) -> &[Option<Record>] {
@@ -23,14 +26,32 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
         self.epochs.moment()
     }
 
-    pub(crate) fn take_sums(&mut self) -> Sums<C::Sum> {
+    /// The root's value at the end of the closing epoch, from the thread that has it.
+    pub(crate) fn closing_root(&self) -> Option<Node> {
+        self.end.as_ref().and_then(|end| end.root)
+    }
+
+    pub(crate) fn take_sums(&mut self) -> (Sums<C::Sum>, Closing<C::Sum>) {
         self.epochs.take_sums()
     }
 
-    /// Go on from here, with no request waiting, whatever was before; one record or none for each slot.
-    pub(crate) fn set(&mut self, records: &[Option<Record>], occupied: usize, moment: &Moment, sums: Sums<C::Sum>) {
+    /// Go on from here, with no request waiting, whatever was before; one record or none for each slot. What is given for a closing epoch is
+    /// dropped if none is closing.
+    pub(crate) fn set(
+        &mut self,
+        records: &[Option<Record>],
+        occupied: usize,
+        moment: &Moment,
+        (sums, closing): (Sums<C::Sum>, Closing<C::Sum>),
+        closing_root: Option<Node>,
+    ) {
         self.cache.set_records(records, occupied);
-        self.epochs.set(moment, sums);
+        self.epochs.set(moment, sums, closing);
+        self.end = moment.is_closing.then(|| EpochEnd {
+            root: closing_root,
+            sessions: Vec::new(),
+            tag: None,
+        });
         if !self.queue.is_empty() {
             self.queue = Queue::new(0);
         }

@@ -45,6 +45,7 @@ impl Configuration {
             let is_leaf = path.len() == usize::from(DEPTH);
             (key(path), is_leaf.then(|| leaves.next().expect("endless")))
         };
+        let leaves_out = |checks: &[&str]| checks.iter().any(|check| left_out.contains(check));
         Rules {
             threads: self.threads,
             keys: self.paths.iter().map(&mut with_number).collect::<Vec<_>>(),
@@ -54,9 +55,16 @@ impl Configuration {
             everything: false,
             // what `steps::is_doomed` argues from
             doom: !left_out.contains(&"evict_later_than_before") && !left_out.contains(&THE_SUMS),
-            evictions_fit: !left_out.contains(&"evict_in_epoch_of_clock"),
-            additions_fit: !left_out.iter().any(|check| check.starts_with("add_blum_epoch_")),
-            cache_is_emptied: !left_out.contains(&"verify_epoch_cache_empty"),
+            // without either, the clock leaves its epoch without `next_epoch`
+            evictions_fit: !leaves_out(&["evict_in_epoch_of_clock", "add_blum_epoch_reached"]),
+            additions_fit: !leaves_out(&[
+                "evict_in_epoch_of_clock",
+                "add_blum_epoch_reached",
+                "add_blum_epoch_not_over",
+                "carry_over_from_closing_epoch",
+            ]),
+            cache_is_emptied: !left_out.contains(&"next_epoch_cache_empty"),
+            carried_is_settled: !left_out.contains(&"carry_over_settled"),
             sums_hold: !left_out.contains(&THE_SUMS),
         }
     }

@@ -13,22 +13,22 @@ use super::explore::{Limits, explore};
 
 /// What is searched with all checks: whether with everything, and how many hundredths of the time it may take.
 const SEARCHED: &[(Configuration, bool, u32)] = &[
-    (Configuration::new(1, &["000"], 2, 4, true), false, 2),
-    (Configuration::new(1, &["00", "000"], 3, 3, true), false, 2),
-    (Configuration::new(1, &["000", "100"], 3, 2, true), false, 2),
-    (Configuration::new(1, &["00", "000", "001"], 3, 1, true), false, 25),
-    (Configuration::new(2, &["000"], 3, 3, true), false, 2),
-    (Configuration::new(2, &["00", "000"], 3, 1, true), false, 5),
-    (Configuration::new(2, &["00", "000", "001"], 4, 1, true), false, 20),
-    (SIX_RECORDS, false, 17),
-    (Configuration::new(1, &["000"], 2, 1, true), true, 5),
-    (Configuration::new(2, &["000"], 2, 1, true), true, 5),
+    (Configuration::new(1, &["000"], 2, 6, true), false, 1),
+    (Configuration::new(1, &["00", "000"], 3, 4, true), false, 2),
+    (Configuration::new(1, &["000", "100"], 3, 2, true), false, 3),
+    (Configuration::new(1, &["00", "000", "001"], 3, 2, true), false, 20),
+    (Configuration::new(2, &["000"], 2, 6, true), false, 5),
+    (Configuration::new(2, &["00", "000"], 3, 2, true), false, 15),
+    (Configuration::new(2, &["00", "000", "001"], 4, 2, true), false, 14),
+    (SIX_RECORDS, false, 12),
+    (Configuration::new(1, &["000"], 2, 2, true), true, 4),
+    (Configuration::new(2, &["000"], 2, 2, true), true, 4),
 ];
 
-const SIX_RECORDS: Configuration = Configuration::new(2, &["0", "00", "000", "001", "010", "100"], 5, 2, true);
+const SIX_RECORDS: Configuration = Configuration::new(2, &["0", "00", "000", "001", "010", "100"], 5, 3, true);
 
 /// How many hundredths of the time the searches without a redundant check may take together.
-const LARGER_SHARE: u32 = 15;
+const LARGER_SHARE: u32 = 18;
 
 /// Bounds the memory: about 10 GB for states to come, and those that have been visited.
 const STATES_MAX: usize = 60_000_000;

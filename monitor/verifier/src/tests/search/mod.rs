@@ -7,6 +7,7 @@
 mod canaries;
 mod configurations;
 mod explore;
+mod given_up;
 mod long;
 mod moves;
 mod path;
@@ -25,6 +26,8 @@ use std::{env, fs, println};
 use self::canaries::{CANARIES, line, names, row, search};
 use self::configurations::{Configuration, THE_SUMS};
 use self::explore::{Limits, explore};
+use self::given_up::all_sealed;
+use self::moves::Rules;
 use self::walks::{Compared, walk};
 use super::checks::names_in_the_source;
 use super::random_logs::Random;
@@ -39,10 +42,17 @@ const TO_THE_END: Limits = Limits {
 
 /// Configurations with all their states, and how far the longest shortest path goes.
 const EXHAUSTED: &[(Configuration, usize, usize)] = &[
-    (Configuration::new(1, &["000"], 2, 1, true), 877, 18),
-    (Configuration::new(1, &["00", "000"], 3, 2, false), 2_389, 20),
-    (Configuration::new(2, &["000"], 2, 2, false), 4_812, 19),
-    (Configuration::new(2, &["000"], 2, 1, true), 12_867, 25),
+    (Configuration::new(1, &["000"], 2, 2, true), 2_035, 21),
+    (Configuration::new(1, &["00", "000"], 3, 3, false), 17_925, 30),
+    (Configuration::new(2, &["000"], 2, 3, false), 20_320, 28),
+    (Configuration::new(2, &["000"], 2, 2, true), 38_235, 32),
+];
+
+/// Configurations, and to what depth they are searched with nothing given up.
+const GIVEN_UP: &[(Configuration, usize)] = &[
+    (Configuration::new(1, &["000"], 2, 3, true), 16),
+    (Configuration::new(1, &["00", "000"], 3, 2, true), 13),
+    (Configuration::new(2, &["000"], 2, 2, true), 12),
 ];
 
 #[test]
@@ -63,7 +73,7 @@ fn no_log_is_an_attack() {
 #[test]
 fn what_is_left_out_is_refused() {
     for threads in [1, 2] {
-        let configuration = Configuration::new(threads, &["000"], 2, 1, true);
+        let configuration = Configuration::new(threads, &["000"], 2, 2, true);
         let limits = Limits { depth: 4, ..TO_THE_END };
         let report = explore(&configuration.rules_with_everything(), &[], limits);
         assert!(report.attack.is_none(), "{}", line(&configuration, &[], &report));
@@ -71,9 +81,21 @@ fn what_is_left_out_is_refused() {
     }
 }
 
+/// Whatever the search gives up, as doomed, comes to nothing: the same is sealed without giving anything up, as far as that can be searched.
+#[test]
+fn what_is_given_up_is_never_sealed() {
+    for (configuration, depth) in GIVEN_UP {
+        let rules = configuration.rules(&[]);
+        let sealed = all_sealed(&rules, *depth);
+        let with_all = all_sealed(&Rules { doom: false, ..rules }, *depth);
+        assert_eq!(sealed, with_all, "{}", configuration.name());
+        assert!(sealed.len() > 4, "{}", configuration.name());
+    }
+}
+
 /// Seeds of random walks.
-const WALKS: u64 = 50;
-const TRIES: usize = 60;
+const WALKS: u64 = 100;
+const TRIES: usize = 200;
 
 #[test]
 fn the_search_does_what_threads_do_that_run_through() {
@@ -83,14 +105,19 @@ fn the_search_does_what_threads_do_that_run_through() {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)); // small seeds begin alike
         for (threads, paths) in [(1, &["00", "000", "001"][..]), (2, &["00", "000"])] {
             walk(
-                &Configuration::new(threads, paths, 4, 3, true),
+                &Configuration::new(threads, paths, 4, 6, true),
                 &mut random,
                 TRIES,
                 &mut compared,
             );
         }
     }
+    println!("{compared:?}");
     assert!(compared.accepted > 1_000 && compared.refused > 1_000, "{compared:?}");
+    assert!(
+        compared.carried_over > 100 && compared.run_in_closing > 100,
+        "{compared:?}"
+    );
 }
 
 #[test]

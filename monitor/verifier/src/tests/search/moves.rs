@@ -2,13 +2,14 @@
 //!
 //! Left out is what changes nothing, and what cannot succeed:
 //! - *Slots.* One free slot is like another, so the first one is taken.
-//! - *Time.* An eviction later than the clock's next moment is that many ticks and an eviction at the clock: so records are evicted at the
-//!   clock or one later.
+//! - *Time.* An eviction later than the clock's next moment is that many ticks and an eviction at the next moment: so records are evicted at
+//!   that one only.
 //! - *Values.* The verifier compares values, and asks whether they are initial; nothing else. So if a log is accepted, it is also accepted
 //!   with all values mapped by a function that keeps null; and if it reads a value that is wrong, there is such a function to two values,
 //!   one of them null, that keeps it wrong. So two values, null and one other, are enough for any attack.
 //! - *Forged records by Merkle.* Hashes being symbolic, exactly one value has the hash that a parent names: all others are refused.
-//! - *Forged records from Blum.* See [`super::steps::is_doomed`]: an addition that was not evicted before is never balanced.
+//! - *Forged records from Blum.* See [`super::steps::is_doomed`]: an addition that was not evicted before is never balanced, but for that of a
+//!   record which its thread carries over later.
 //!
 //! The last two, and earlier times, and other slots, are refused because of a check. They are left out only while that check is there: a
 //! search that leaves out the check tries them all, and so does one with [`Rules::everything`].
@@ -16,7 +17,7 @@
 use std::vec::Vec;
 
 use super::state::{SLOTS, State, Thread};
-use super::steps::is_past;
+use super::steps::{OPEN, is_past, may_be_carried, may_carry_over};
 use super::terms::{Atom, commitment_of, key_number, key_of, value_of_hash};
 use crate::cache::Record;
 use crate::check::left_out;
@@ -40,11 +41,12 @@ pub struct Rules {
     pub everything: bool,
     /// Whether states whose epoch can never hold are given up.
     pub doom: bool,
-    /// Whether an epoch's evictions, and its additions, have timestamps of that epoch; and whether a thread hands over with an empty cache
-    /// only: for `doom`.
+    /// Whether an epoch's evictions, and its additions, have timestamps of that epoch; whether a thread closes an epoch with an empty cache
+    /// only; and whether it carries nothing over that another may still evict: for `doom`.
     pub evictions_fit: bool,
     pub additions_fit: bool,
     pub cache_is_emptied: bool,
+    pub carried_is_settled: bool,
     pub sums_hold: bool,
 }
 
@@ -99,6 +101,7 @@ impl<'a> Moves<'a> {
             self.additions_by_merkle(number, state, thread);
             self.evictions(number, thread);
             self.additions_by_blum(number, state, thread);
+            self.carry_overs(number, state);
             self.operations(number, state, thread);
             let clock = thread.moment.clock;
             if clock.counter <= self.rules.counter_max {
@@ -231,7 +234,7 @@ impl<'a> Moves<'a> {
         let from = if self.tries("evict_later_than_before") {
             0
         } else {
-            clock.counter
+            clock.counter + 1
         };
         times.extend((from..=until).map(|counter| Timestamp::new(clock.epoch, counter)));
         if self.tries("evict_in_epoch_of_clock") {
@@ -246,32 +249,16 @@ impl<'a> Moves<'a> {
     }
 
     fn additions_by_blum(&mut self, number: usize, state: &State, thread: &Thread) {
-        let mut atoms: Vec<Atom> = state
-            .open
-            .outstanding()
-            .chain(state.next.outstanding())
-            .copied()
-            .collect();
-        let forging = [
-            "add_blum_epoch_not_verified",
-            "add_blum_epoch_reached",
-            "add_blum_epoch_is_closing",
-            "add_blum_clock_passed",
-            "add_blum_not_root",
-            "evict_later_than_before",
-            "evict_in_epoch_of_clock",
-            super::configurations::THE_SUMS,
-        ];
-        if forging.iter().any(|check| self.tries(check)) {
-            let mut forged = self.forged_atoms(state);
-            if self.rules.doom {
-                // its thread must evict it later, and this one passes it at once
-                forged.retain(|atom| usize::from(atom.thread) != number && !is_past(state, atom));
-            }
-            atoms.append(&mut forged);
-            atoms.sort_unstable();
-            atoms.dedup();
-        }
+        // this thread passes it at once, so another must evict it later, or its thread carry it over
+        let epoch = if thread.is_before_cut() { OPEN } else { OPEN + 1 };
+        let may_come = |atom: &Atom| {
+            let from_other = usize::from(atom.thread) != number && !is_past(self.rules, state, atom);
+            let fits = !self.rules.evictions_fit || atom.ts.epoch == epoch;
+            fits && (from_other || may_be_carried(state, atom))
+        };
+        let mut atoms = outstanding(state);
+        atoms.extend(self.to_be_carried(state));
+        self.forge(state, may_come, &mut atoms);
         for atom in atoms {
             let (key, value) = (key_of(atom.key), value_of_hash(&atom.value).expect("of a value"));
             for slot in self.slots_to_add(thread, &key) {
@@ -285,6 +272,62 @@ impl<'a> Moves<'a> {
                 self.found.push(Move::Entry(number, entry));
             }
         }
+    }
+
+    /// What threads can still carry over, as others add it then: it may be added before.
+    fn to_be_carried(&self, state: &State) -> impl Iterator<Item = Atom> {
+        let closing = state.threads.iter().enumerate().filter(|(_, of)| of.moment.is_closing);
+        closing.flat_map(move |(number, of)| {
+            let from = state
+                .open
+                .outstanding()
+                .filter(move |atom| may_carry_over(self.rules, number, atom));
+            from.map(move |atom| Atom {
+                ts: Timestamp::new(of.moment.clock.epoch, 0),
+                thread: number as u16,
+                ..*atom
+            })
+        })
+    }
+
+    fn carry_overs(&mut self, number: usize, state: &State) {
+        // this thread evicts nothing more in the closing epoch, so another must
+        let may_come = |atom: &Atom| {
+            let fits = !self.rules.evictions_fit || atom.ts.epoch == OPEN;
+            fits && usize::from(atom.thread) != number && !is_past(self.rules, state, atom)
+        };
+        let mut atoms = outstanding(state);
+        self.forge(state, may_come, &mut atoms);
+        for atom in atoms {
+            let entry = Entry::CarryOver {
+                ts: atom.ts,
+                thread: atom.thread,
+                key: key_of(atom.key),
+                value: value_of_hash(&atom.value).expect("of a value"),
+            };
+            self.found.push(Move::Entry(number, entry));
+        }
+    }
+
+    /// If a check is tried that refuses them, elements that are forged, too; where states are given up, only those that may come later.
+    fn forge(&self, state: &State, may_come: impl Fn(&Atom) -> bool, atoms: &mut Vec<Atom>) {
+        let forging = [
+            "add_blum_epoch_not_over",
+            "add_blum_epoch_reached",
+            "add_blum_clock_passed",
+            "add_blum_not_root",
+            "carry_over_from_closing_epoch",
+            "carry_over_settled",
+            "evict_later_than_before",
+            "evict_in_epoch_of_clock",
+            super::configurations::THE_SUMS,
+        ];
+        if forging.iter().any(|check| self.tries(check)) {
+            let forged = self.forged_atoms(state).into_iter();
+            atoms.extend(forged.filter(|atom| !self.rules.doom || may_come(atom)));
+        }
+        atoms.sort_unstable();
+        atoms.dedup();
     }
 
     /// Elements that nobody may have evicted: any record, at any moment, by any thread.
@@ -312,9 +355,7 @@ impl<'a> Moves<'a> {
     }
 
     fn operations(&mut self, number: usize, state: &State, thread: &Thread) {
-        let moment = &thread.moment;
-        let closing = moment.clock.epoch != moment.last_verified + 1;
-        let epoch = moment.clock.epoch as usize;
+        let epoch = thread.moment.clock.epoch as usize;
         for (leaf, index) in &self.rules.keys {
             let Some(index) = index else {
                 continue;
@@ -330,39 +371,35 @@ impl<'a> Moves<'a> {
                     .iter()
                     .all(|of| of[usize::from(*index)] == value)
             };
-            if !closing || self.tries("run_in_open_epoch") {
-                for (slot, record) in occupied(thread) {
-                    let Value::Leaf(value) = &record.value else {
-                        continue;
-                    };
-                    if record.key != *leaf && !self.tries("run_slot_holds_key") {
-                        continue;
+            for (slot, record) in occupied(thread) {
+                let Value::Leaf(value) = &record.value else {
+                    continue;
+                };
+                if record.key != *leaf && !self.tries("run_slot_holds_key") {
+                    continue;
+                }
+                let is_right = is_right(super::terms::commitment_number(value));
+                for slots in self.slots_to_run(thread, slot) {
+                    let run = Entry::Run(slots);
+                    if !is_right {
+                        self.found.push(Move::Operation(number, operation(None), run));
                     }
-                    let is_right = is_right(super::terms::commitment_number(value));
-                    for slots in self.slots_to_run(thread, slot) {
-                        let run = Entry::Run(slots);
-                        if !is_right {
-                            self.found.push(Move::Operation(number, operation(None), run));
-                        }
-                        for write in [0, 1] {
-                            self.found.push(Move::Operation(number, operation(Some(write)), run));
-                        }
+                    for write in [0, 1] {
+                        self.found.push(Move::Operation(number, operation(Some(write)), run));
                     }
                 }
             }
-            if !closing || self.tries("run_absent_in_open_epoch") {
-                for (parent, above, _) in Self::nodes(thread) {
-                    if !above.key.is_proper_ancestor_of(leaf) {
-                        continue;
-                    }
-                    let absent = Entry::RunAbsent { parent };
-                    if !is_right(0) {
-                        self.found.push(Move::Operation(number, operation(None), absent));
-                        self.found.push(Move::Operation(number, operation(Some(0)), absent));
-                    }
-                    if self.tries("run_absent_changes_nothing") {
-                        self.found.push(Move::Operation(number, operation(Some(1)), absent));
-                    }
+            for (parent, above, _) in Self::nodes(thread) {
+                if !above.key.is_proper_ancestor_of(leaf) {
+                    continue;
+                }
+                let absent = Entry::RunAbsent { parent };
+                if !is_right(0) {
+                    self.found.push(Move::Operation(number, operation(None), absent));
+                    self.found.push(Move::Operation(number, operation(Some(0)), absent));
+                }
+                if self.tries("run_absent_changes_nothing") {
+                    self.found.push(Move::Operation(number, operation(Some(1)), absent));
                 }
             }
         }
@@ -375,6 +412,12 @@ impl<'a> Moves<'a> {
         }
         named.into_iter().flatten().collect()
     }
+}
+
+/// What was evicted and not added, in both epochs.
+fn outstanding(state: &State) -> Vec<Atom> {
+    let both = state.open.outstanding().chain(state.next.outstanding());
+    both.copied().collect()
 }
 
 fn occupied(thread: &Thread) -> impl Iterator<Item = (u32, &Record)> {

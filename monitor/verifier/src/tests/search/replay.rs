@@ -45,8 +45,6 @@ struct Replay<C: Crypto> {
     register: (Node, C::Sum),
     sealed: Option<HeldEpoch<C::Sum>>,
     sequences: Vec<u64>,
-    /// Requests of each thread that have been admitted, and run only when the epoch is closing.
-    admitted: Vec<usize>,
     /// In real time.
     history: Vec<Done>,
     lines: String,
@@ -60,13 +58,12 @@ pub fn replay<C: Crypto + Clone>(moves: &[Move], threads: usize, make: fn() -> C
         register: (Node::default(), C::Sum::default()),
         sealed: None,
         sequences: std::vec![0; threads],
-        admitted: std::vec![0; threads],
         history: Vec::new(),
         lines: String::new(),
     };
     for (number, step) in moves.iter().enumerate() {
         let _ = write!(replay.lines, "{:4}  ", number + 1);
-        let refused = replay.admit_early(&moves[number..]).and_then(|()| replay.step(step));
+        let refused = replay.step(step);
         replay.lines.push('\n');
         if let Err(code) = refused {
             return (replay.lines, End::Refused(code));
@@ -118,25 +115,6 @@ impl<C: Crypto + Clone> Replay<C> {
         }
     }
 
-    /// Where an epoch begins to close: admit what will run before it is closed, for then no request is admitted.
-    fn admit_early(&mut self, moves: &[Move]) -> Result<(), ViolationCode> {
-        let Some(Move::Entry(thread, Entry::NextEpoch)) = moves.first() else {
-            return Ok(());
-        };
-        for step in &moves[1..] {
-            match *step {
-                Move::Operation(of, operation, _) if of == *thread => {
-                    self.admit(of, operation)?;
-                    self.admitted[of] += 1;
-                }
-                Move::Entry(of, Entry::VerifyEpoch) if of == *thread => break,
-                Move::Crash { .. } => break,
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     fn admit(&mut self, thread: usize, operation: Operation) -> Result<(), ViolationCode> {
         self.sequences[thread] += 1;
         let sequence = self.sequences[thread];
@@ -148,7 +126,7 @@ impl<C: Crypto + Clone> Replay<C> {
 
     fn commit(&mut self, sealed: HeldEpoch<C::Sum>) {
         self.certified = sealed.epoch;
-        self.register = (sealed.root, sealed.evicted_next);
+        self.register = (sealed.root, sealed.carried);
     }
 
     /// Start again from what the register holds; what ran in later epochs is lost.
@@ -159,7 +137,6 @@ impl<C: Crypto + Clone> Replay<C> {
         self.world = World::restarted(threads as u16, || crypto.clone(), self.certified, *root, carried);
         self.sealed = None;
         self.sequences.fill(0);
-        self.admitted.fill(0);
         self.history.retain(|done| done.epoch <= self.certified);
         self.say(&format!(
             "monitor   is killed, and starts from the sealed state of epoch {}",
@@ -171,7 +148,7 @@ impl<C: Crypto + Clone> Replay<C> {
     fn absolute(&self, mut entry: Entry<'static>) -> Entry<'static> {
         match &mut entry {
             Entry::AddMerkle { value, .. } => *value = self.with_hashes(value),
-            Entry::AddBlum { ts, value, .. } => {
+            Entry::AddBlum { ts, value, .. } | Entry::CarryOver { ts, value, .. } => {
                 *value = self.with_hashes(value);
                 *ts = Timestamp::new(ts.epoch + self.certified, ts.counter);
             }
@@ -238,10 +215,7 @@ impl<C: Crypto + Clone> Replay<C> {
             path(&operation.leaf),
             described(entry)
         ));
-        match &mut self.admitted[thread] {
-            0 => self.admit(thread, operation)?,
-            admitted => *admitted -= 1,
-        }
+        self.admit(thread, operation)?;
         let answers = self.process(thread, entry)?;
         let Some(Answer::Receipt(header, results)) = answers.first() else {
             panic!("a receipt, not {answers:?}");
@@ -346,6 +320,10 @@ fn described(entry: &Entry<'_>) -> String {
             format!("evict_blum_merkle slot {slot}, parent {parent}, at {}", time(*ts))
         }
         Entry::NextEpoch => "next_epoch".into(),
+        Entry::CarryOver { ts, thread, key, value } => {
+            let (key, value, ts) = (path(key), described_value(value), time(*ts));
+            format!("carry_over {key} = {value}, evicted at {ts} by thread {thread}")
+        }
         Entry::VerifyEpoch => "verify_epoch".into(),
         Entry::Tick => "tick".into(),
         Entry::Run(slots) => format!("run on slots {:?}", slots.as_slice()),

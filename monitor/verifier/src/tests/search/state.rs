@@ -6,7 +6,7 @@
 //! - *Epochs.* A verifier only compares epochs and adds one; so they are counted from the certified one, which is 0. (It ends at 2^32; a
 //!   scenario of `checks_of_epochs` is about that.)
 //! - *Sums.* The aggregator compares the sums of all threads, added up. So what matters of an epoch is the difference between what was added
-//!   and what was evicted, by all threads together.
+//!   and what was evicted, by all threads together. What is carried over is evicted in the next epoch, as soon as it is carried over.
 //! - *Published clocks* are the threads' clocks; `steps` asserts it.
 
 use std::vec::Vec;
@@ -22,7 +22,7 @@ use crate::value::{Hash, Node, Value};
 pub const SLOTS: usize = 6;
 /// Leaves at the most.
 pub const LEAVES_MAX: usize = 4;
-/// Epochs whose registers are kept: the certified one, the one that is open, the one after it, and one that no thread can reach.
+/// Epochs whose registers are kept: the certified one, the one that is certified next, the one after it, and one that no thread can reach.
 pub const EPOCHS: usize = 4;
 
 pub type Slots = [Option<Record>; SLOTS];
@@ -78,22 +78,31 @@ pub struct Sealed {
 #[derive(Clone)]
 pub struct Thread {
     pub moment: Moment,
+    /// Whether it has handed over the epoch that is certified next.
+    pub handed_over: bool,
     pub records: Slots,
     /// As the cache has counted; with all checks the number of records.
     pub occupied: usize,
 }
 
+impl Thread {
+    /// Whether it has not come to its `next_epoch`: so what it evicts is of the epoch that is certified next.
+    pub const fn is_before_cut(&self) -> bool {
+        !self.moment.is_closing && !self.handed_over
+    }
+}
+
 #[derive(Clone)]
 pub struct State {
     pub threads: Vec<Thread>,
-    /// Of the open (or closing) epoch.
+    /// Of the epoch that is certified next.
     pub open: Pool,
     /// Of the epoch after it.
     pub next: Pool,
-    /// Those evictions of `next` that were part of the drain.
-    pub drained: Pool,
-    /// The root as thread 0 handed it over, until all threads have.
-    pub root_handed: Option<Node>,
+    /// What was carried over from the one to the other, sorted.
+    pub carried: Vec<Atom>,
+    /// The root as it was at thread 0's `next_epoch`, until the epoch is sealed.
+    pub root_at_cut: Option<Node>,
     /// What the register holds.
     pub certified: Sealed,
     /// What has been sealed since, and is not certified.
@@ -122,7 +131,7 @@ impl State {
         if self.sealed.is_some() {
             self.sealed = Some(nothing.clone());
         }
-        self.root_handed = self.root_handed.map(|_| Node::default());
+        self.root_at_cut = self.root_at_cut.map(|_| Node::default());
         self.certified = nothing;
         self.registers[0] = self.registers[1];
     }
@@ -130,23 +139,24 @@ impl State {
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
         let wrong = self.wrong.iter().fold(0, |bits, wrong| bits << 1 | u8::from(*wrong));
-        let root_handed = u8::from(self.root_handed.is_some());
+        let root_at_cut = u8::from(self.root_at_cut.is_some());
         let sealed = u8::from(self.sealed.is_some());
-        out.push(wrong | root_handed << 6 | sealed << 7);
+        out.push(wrong | root_at_cut << 6 | sealed << 7);
         for registers in &self.registers {
             out.push(registers.iter().fold(0, |bits, value| bits << 2 | value));
         }
         for thread in &self.threads {
             encode_thread(thread, out);
         }
-        for pool in [&self.open, &self.next, &self.drained] {
+        for pool in [&self.open, &self.next] {
             out.push(pool.0.len() as u8);
             for (atom, count) in &pool.0 {
                 encode_atom(atom, out);
                 out.push(count.cast_unsigned());
             }
         }
-        if let Some(root) = self.root_handed {
+        encode_atoms(&self.carried, out);
+        if let Some(root) = self.root_at_cut {
             write_value(&Value::Node(root), out);
         }
         encode_sealed(&self.certified, out);
@@ -164,7 +174,7 @@ impl State {
             core::array::from_fn(|leaf| bits >> (2 * (LEAVES_MAX - 1 - leaf)) & 3)
         });
         let threads = (0..threads).map(|_| decode_thread(bytes)).collect();
-        let [open, next_pool, drained] = core::array::from_fn(|_| {
+        let [open, next_pool] = core::array::from_fn(|_| {
             let count = next(bytes);
             Pool(
                 (0..count)
@@ -176,8 +186,8 @@ impl State {
             threads,
             open,
             next: next_pool,
-            drained,
-            root_handed: (flags >> 6 & 1 == 1).then(|| decode_node(bytes)),
+            carried: decode_atoms(bytes),
+            root_at_cut: (flags >> 6 & 1 == 1).then(|| decode_node(bytes)),
             certified: decode_sealed(bytes),
             sealed: (flags >> 7 == 1).then(|| decode_sealed(bytes)),
             registers,
@@ -243,10 +253,10 @@ fn decode_time(byte: u8) -> Timestamp {
 fn encode_thread(thread: &Thread, out: &mut Vec<u8>) {
     let moment = &thread.moment;
     encode_time(moment.clock, out);
-    out.push(moment.last_evict_key.as_ref().map_or(0, key_number));
     let occupied = thread.records.iter().flatten().count();
-    let in_first = u8::from(thread.records[0].is_some());
-    out.push(moment.last_verified as u8 | in_first << 4 | (occupied as u8) << 5);
+    let flags = [moment.is_closing, thread.handed_over, thread.records[0].is_some()];
+    let flags = flags.into_iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(flag));
+    out.push(flags | (occupied as u8) << 5);
     out.push(thread.occupied as u8);
     for record in thread.records.iter().flatten() {
         out.push(key_number(&record.key));
@@ -259,12 +269,11 @@ fn encode_thread(thread: &Thread, out: &mut Vec<u8>) {
 
 fn decode_thread(bytes: &mut &[u8]) -> Thread {
     let clock = decode_time(next(bytes));
-    let last = next(bytes);
-    let counts = next(bytes);
+    let flags = next(bytes);
     let occupied_as_counted = usize::from(next(bytes));
-    let first = usize::from(counts >> 4 & 1 == 0);
+    let first = usize::from(flags >> 2 & 1 == 0);
     let mut records = [None; SLOTS];
-    for record in records.iter_mut().skip(first).take(usize::from(counts >> 5)) {
+    for record in records.iter_mut().skip(first).take(usize::from(flags >> 5)) {
         let key = key_of(next(bytes));
         let links = [next(bytes), next(bytes)];
         let linked = [decode_slot(links[0] >> 4), decode_slot(links[1] & 127)];
@@ -279,9 +288,9 @@ fn decode_thread(bytes: &mut &[u8]) -> Thread {
     Thread {
         moment: Moment {
             clock,
-            last_evict_key: (last > 0).then(|| key_of(last)),
-            last_verified: u32::from(counts & 15),
+            is_closing: flags & 1 == 1,
         },
+        handed_over: flags >> 1 & 1 == 1,
         records,
         occupied: occupied_as_counted,
     }
@@ -303,20 +312,27 @@ fn decode_atom(bytes: &mut &[u8]) -> Atom {
     }
 }
 
-pub fn encode_sealed(sealed: &Sealed, out: &mut Vec<u8>) {
-    write_value(&Value::Node(sealed.root), out);
-    out.push(sealed.carried.len() as u8);
-    for atom in &sealed.carried {
+fn encode_atoms(atoms: &[Atom], out: &mut Vec<u8>) {
+    out.push(atoms.len() as u8);
+    for atom in atoms {
         encode_atom(atom, out);
     }
 }
 
-fn decode_sealed(bytes: &mut &[u8]) -> Sealed {
-    let root = decode_node(bytes);
+fn decode_atoms(bytes: &mut &[u8]) -> Vec<Atom> {
     let count = next(bytes);
+    (0..count).map(|_| decode_atom(bytes)).collect()
+}
+
+pub fn encode_sealed(sealed: &Sealed, out: &mut Vec<u8>) {
+    write_value(&Value::Node(sealed.root), out);
+    encode_atoms(&sealed.carried, out);
+}
+
+fn decode_sealed(bytes: &mut &[u8]) -> Sealed {
     Sealed {
-        root,
-        carried: (0..count).map(|_| decode_atom(bytes)).collect(),
+        root: decode_node(bytes),
+        carried: decode_atoms(bytes),
     }
 }
 

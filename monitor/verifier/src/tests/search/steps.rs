@@ -1,32 +1,34 @@
 //! One step of the search, done by the real verifier: its threads are set to a state, given one entry, and read out again.
 
 use core::cell::RefCell;
+use core::ops::Range;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::vec::Vec;
 
 use super::moves::{Move, Operation, Rules};
 use super::state::{EPOCHS, Pool, Registers, SLOTS, Sealed, Slots, State, Thread, encode_sealed};
-use super::terms::{Atom, Terms, commitment_of, key_of};
+use super::terms::{Atom, Terms, commitment_of};
 use crate::aggregate::Aggregator;
 use crate::clocks::Clocks;
 use crate::codec::Reader;
 use crate::entry::Entry;
-use crate::epochs::Sums;
-use crate::key::Key;
+use crate::epochs::{Closing, Sums};
 use crate::kv::KeyValue;
 use crate::machine::OperationResult;
 use crate::output::Output;
 use crate::receipt::RECEIPT_HEADER_BYTES;
 use crate::request::MAC_BYTES;
-use crate::thread::{Progress, Snapshot, ThreadConfig, Verifier};
+use crate::thread::{EpochEnd, Progress, Snapshot, ThreadConfig, Verifier};
 use crate::time::Timestamp;
-use crate::value::{Commitment, Node};
+use crate::value::{Commitment, Hash, Node};
 
 /// Depth of the leaves.
 pub const DEPTH: u16 = 3;
 /// Epochs are counted from the certified one.
 const CERTIFIED: u32 = 0;
+/// The one that is certified next.
+pub const OPEN: u32 = CERTIFIED + 1;
 
 /// What a step comes to, if not to another state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,16 +97,16 @@ impl<'a> Steps<'a> {
         let mut verifiers = start(self.rules, &certified.root, &certified.carried, &clocks);
         let mut open = Pool::default();
         for verifier in &mut verifiers {
-            let sums = verifier.take_sums();
-            assert!(sums.added.is_empty() && sums.evicted_next.is_empty());
+            let (sums, closing) = verifier.take_sums();
+            assert!(sums.added.is_empty() && is_empty(&closing));
             open.count_all(&sums.evicted, -1);
         }
         State {
-            threads: verifiers.iter().map(read_thread).collect(),
+            threads: verifiers.iter().map(|verifier| read_thread(verifier, false)).collect(),
             open,
             next: Pool::default(),
-            drained: Pool::default(),
-            root_handed: None,
+            carried: Vec::new(),
+            root_at_cut: None,
             certified,
             sealed: None,
             registers: [registers; EPOCHS],
@@ -126,7 +128,7 @@ impl<'a> Steps<'a> {
             },
             Move::Entry(thread, Entry::VerifyEpoch) => self.verify_epoch(state, thread),
             Move::Entry(thread, ref entry) => {
-                self.set(state, thread, no_sums());
+                self.set(state, thread, nothing_closing());
                 self.process(thread, entry)?;
                 self.read_out(state, thread)
             }
@@ -134,12 +136,15 @@ impl<'a> Steps<'a> {
         }
     }
 
-    fn set(&mut self, state: &State, thread: usize, sums: Sums<Vec<Atom>>) {
+    /// With this of the closing epoch, if the thread is closing it.
+    fn set(&mut self, state: &State, thread: usize, closing: Closing<Vec<Atom>>) {
         for (number, of) in state.threads.iter().enumerate() {
             self.clocks.publish(number as u16, of.moment.clock);
         }
         let of = &state.threads[thread];
-        self.verifiers[thread].set(&of.records, of.occupied, &of.moment, sums);
+        let root_at_cut = state.root_at_cut.filter(|_| thread == 0);
+        let sums = (Sums::default(), closing);
+        self.verifiers[thread].set(&of.records, of.occupied, &of.moment, sums, root_at_cut);
     }
 
     /// Let a thread process an entry.
@@ -157,28 +162,31 @@ impl<'a> Steps<'a> {
     /// The state after an entry, with what it has added and evicted.
     fn read_out(&mut self, before: &State, thread: usize) -> Result<State, End> {
         let verifier = &mut self.verifiers[thread];
-        let sums = verifier.take_sums();
+        let (sums, closing) = verifier.take_sums();
         let mut state = before.clone();
-        state.threads[thread] = read_thread(verifier);
+        let handed_over = before.threads[thread].handed_over;
+        state.threads[thread] = read_thread(verifier, handed_over);
         let clock = verifier.moment().clock;
         assert_eq!(
             self.clocks.published(thread as u16),
             Some(clock),
             "every move of a clock is published"
         );
-        let has_handed_over = before.threads[thread].moment.last_verified > CERTIFIED;
-        if has_handed_over && !sums.evicted_next.is_empty() {
-            return Err(End::CutOff); // only without checks
-        }
-        let of_thread = if has_handed_over {
-            &mut state.next
-        } else {
+        let of_thread = if state.threads[thread].is_before_cut() {
             &mut state.open
+        } else {
+            &mut state.next
         };
         of_thread.count_all(&sums.added, 1);
         of_thread.count_all(&sums.evicted, -1);
-        state.next.count_all(&sums.evicted_next, -1);
-        state.drained.count_all(&sums.evicted_next, -1);
+        state.open.count_all(&closing.sums.added, 1);
+        state.open.count_all(&closing.sums.evicted, -1);
+        state.next.count_all(&closing.carried, -1);
+        state.carried.extend(closing.carried);
+        state.carried.sort_unstable();
+        if thread == 0 && verifier.moment().is_closing {
+            state.root_at_cut = verifier.closing_root();
+        }
         self.judge(state)
     }
 
@@ -199,7 +207,7 @@ impl<'a> Steps<'a> {
         operation: Operation,
         entry: &Entry<'_>,
     ) -> Result<State, End> {
-        self.set(state, thread, no_sums());
+        self.set(state, thread, nothing_closing());
         self.verifiers[thread].wait_for(&encoded(operation));
         self.process(thread, entry)?;
         let result = read_receipt(&self.outputs);
@@ -218,35 +226,36 @@ impl<'a> Steps<'a> {
     /// The thread hands over all that is in the pools, for all threads: the aggregator adds them up in any case. What the other threads
     /// have handed over is then nothing.
     fn verify_epoch(&mut self, before: &State, thread: usize) -> Result<State, End> {
-        let sums = Sums {
-            added: before.open.atoms(1),
-            evicted: before.open.atoms(-1),
-            evicted_next: before.drained.atoms(-1),
+        let closing = Closing {
+            sums: Sums {
+                added: before.open.atoms(1),
+                evicted: before.open.atoms(-1),
+            },
+            carried: before.carried.clone(),
         };
-        self.set(before, thread, sums);
+        self.set(before, thread, closing);
         self.process(thread, &Entry::VerifyEpoch)?;
         let verifier = &mut self.verifiers[thread];
         let snapshot = verifier.take_snapshot().expect("what has been handed over");
-        if snapshot.epoch != CERTIFIED + 1 {
+        if snapshot.epoch != OPEN {
             // only without checks: an aggregator that still waits for the epoch before refuses it, and one that does not takes it as well after
             // the certificate
             return Err(End::Refused);
         }
-        let now = verifier.take_sums();
+        let (now, closing) = verifier.take_sums();
+        assert!(now.added.is_empty() && is_empty(&closing));
         let mut state = before.clone();
-        state.threads[thread] = read_thread(verifier);
+        state.threads[thread] = read_thread(verifier, true);
         state.open = difference(&snapshot);
-        // what was evicted in the next epoch goes on as the thread keeps it, and into the sealed state as it hands it over
-        state.next.count_all(&before.drained.atoms(-1), 1);
+        // what was carried over goes on as the thread keeps it, and into the sealed state as it hands it over
+        state.next.count_all(&before.carried, 1);
         state.next.count_all(&now.evicted, -1);
-        state.drained = Pool::default();
-        state.drained.count_all(&snapshot.evicted_next, -1);
-        assert!(now.added.is_empty() && now.evicted_next.is_empty());
+        state.carried.clone_from(&snapshot.carried);
+        state.carried.sort_unstable();
         if thread == 0 {
-            state.root_handed = snapshot.root;
+            state.root_at_cut = snapshot.end.root;
         }
-        let handed = |of: &Thread| of.moment.last_verified > CERTIFIED;
-        if state.threads.iter().all(handed) {
+        if state.threads.iter().all(|of| of.handed_over) {
             return self.aggregate(state, snapshot);
         }
         self.judge(state)
@@ -255,17 +264,19 @@ impl<'a> Steps<'a> {
     fn aggregate(&self, mut state: State, last: Snapshot<Vec<Atom>>) -> Result<State, End> {
         let threads = self.rules.threads as u16;
         let crypto = terms(self.rules);
-        let mut aggregator = Aggregator::new(threads, CERTIFIED + 1);
+        let mut aggregator = Aggregator::new(threads, OPEN);
         for thread in (0..threads).filter(|thread| *thread != last.thread) {
             let snapshot = Snapshot {
                 thread,
-                epoch: CERTIFIED + 1,
+                epoch: OPEN,
                 added: Vec::new(),
                 evicted: Vec::new(),
-                evicted_next: Vec::new(),
-                root: state.root_handed.filter(|_| thread == 0),
-                sessions: Vec::new(),
-                tag: None,
+                carried: Vec::new(),
+                end: EpochEnd {
+                    root: state.root_at_cut.filter(|_| thread == 0),
+                    sessions: Vec::new(),
+                    tag: None,
+                },
             };
             let submitted = aggregator.submit(snapshot, &crypto);
             assert!(matches!(submitted, Ok(None)), "one is missing");
@@ -273,70 +284,142 @@ impl<'a> Steps<'a> {
         let Ok(Some(held)) = aggregator.submit(last, &crypto) else {
             return Err(End::Refused);
         };
-        if state.wrong[CERTIFIED as usize + 1] {
+        if state.wrong[OPEN as usize] {
             return Err(End::Attack);
         }
-        let mut carried = held.evicted_next;
+        let mut carried = held.carried;
         carried.sort_unstable();
         let root = held.root;
         state.open = Pool::default();
-        state.drained = Pool::default();
-        state.root_handed = None;
+        state.carried = Vec::new();
+        state.root_at_cut = None;
         state.sealed = Some(Sealed { root, carried });
-        Ok(state)
+        self.judge(state)
     }
 }
 
-/// Whether the epoch of the open pool can never hold, and so never be certified.
+/// Whether the epoch that is certified next can never hold, and so never be certified, or the one after it.
 ///
-/// - An element in it was added more often than evicted, and its thread will never evict it again, because its evictions are strictly
-///   increasing, and it has passed it; or because evictions of the epoch have timestamps of the epoch, and this one has not.
-/// - Or an element was evicted more often, and will never be added, because it is not of the epoch, and all additions are.
+/// - An element was added more often than evicted, and its thread will never evict it (again): because it has come to its `next_epoch`, or its
+///   evictions are strictly increasing and it has passed that moment, or because evictions have timestamps of their epoch, and this one has not.
+///   What has counter 0 in the next epoch is there as soon as its thread carries it over; so that must still be possible.
+/// - Or an element was evicted more often, and will never be added: because it is not of the epoch, and all additions are; or because all
+///   threads have come to their `next_epoch`, and none of them will carry it over.
+/// - Or a thread will never close the epoch, because it will never have an empty cache again.
 ///
-/// The same for additions of the next epoch: they are by threads that have handed over the open one, and whatever these do no longer matters
-/// to it.
-///
-/// What can be reached from here without this epoch, by a crash, can be reached from before, too.
+/// What can be reached from here without this epoch, by a crash, can be reached from before, too. And what is done in the next epoch does not
+/// matter to this one: so all that comes of this one is also found where what makes the next one fail was not done.
 fn is_doomed(rules: &Rules, state: &State) -> bool {
     let never_holds = |(atom, count): &(Atom, i8)| {
-        let of_epoch = atom.ts.epoch == CERTIFIED + 1;
         if *count > 0 {
-            is_past(state, atom) || (rules.evictions_fit && !of_epoch)
+            let of = state.threads.get(usize::from(atom.thread));
+            let is_over = of.is_none_or(|of| !of.is_before_cut()) || is_past(rules, state, atom);
+            is_over || (rules.evictions_fit && atom.ts.epoch != OPEN)
         } else {
-            rules.additions_fit && !of_epoch
+            let mut threads = state.threads.iter().enumerate();
+            let may_add = |(number, of): (usize, &Thread)| {
+                of.is_before_cut() || (of.moment.is_closing && may_carry_over(rules, number, atom))
+            };
+            !threads.any(may_add) || (rules.additions_fit && atom.ts.epoch != OPEN)
         }
     };
     let never_holds_next = |(atom, count): &(Atom, i8)| {
-        *count > 0 && (is_past(state, atom) || (rules.evictions_fit && atom.ts.epoch != CERTIFIED + 2))
+        let is_over = !may_be_carried(state, atom) && is_past(rules, state, atom);
+        *count > 0 && (is_over || (rules.evictions_fit && atom.ts.epoch != OPEN + 1))
     };
     state.open.0.iter().any(never_holds)
         || state.next.0.iter().any(never_holds_next)
+        || [&state.open, &state.next].into_iter().any(takes_a_moment_twice)
+        || !is_enough_to_carry(rules, state)
         || state.threads.iter().any(|of| rules.cache_is_emptied && has_lost(of))
 }
 
-/// Whether the cache has counted more records than it holds, so that it is never empty again, and the thread does not hand over its epoch.
+/// Whether the cache has counted more records than it holds, so that it is never empty again, and the thread does not close its epoch.
 fn has_lost(of: &Thread) -> bool {
-    of.moment.last_verified == CERTIFIED && of.occupied > of.records.iter().flatten().count()
+    of.is_before_cut() && of.occupied > of.records.iter().flatten().count()
 }
 
 /// Whether a thread will never evict an element (again).
-pub fn is_past(state: &State, atom: &Atom) -> bool {
-    let Some(Thread { moment, .. }) = state.threads.get(usize::from(atom.thread)) else {
-        return true;
+pub fn is_past(rules: &Rules, state: &State, atom: &Atom) -> bool {
+    let is_past = |of: &Thread| {
+        // the first eviction of an epoch is after the moment to which `next_epoch` moves the clock
+        let is_before_first = rules.evictions_fit && atom.ts.counter <= 1;
+        atom.ts <= of.moment.clock || is_before_first
     };
-    let key = key_of(atom.key);
-    let is_later = |last: &Key| last.cmp_post_order(&key).is_lt();
-    let at_clock = atom.ts == moment.clock && moment.last_evict_key.as_ref().is_none_or(is_later);
-    atom.ts < moment.clock || (atom.ts == moment.clock && !at_clock)
+    state.threads.get(usize::from(atom.thread)).is_none_or(is_past)
+}
+
+/// Whether what is still to be evicted would have to be at one moment of one thread.
+fn takes_a_moment_twice(pool: &Pool) -> bool {
+    let early = pool.0.iter().filter(|(atom, count)| *count > 0 && atom.ts.counter > 0);
+    let mut moments: Vec<_> = early.clone().map(|(atom, _)| (atom.ts, atom.thread)).collect();
+    moments.dedup(); // atoms are sorted by these first
+    moments.len() < early.map(|(_, count)| usize::from(count.unsigned_abs())).sum()
+}
+
+/// Whether an element is one that its thread carries over, if anything, and it may still do so.
+pub fn may_be_carried(state: &State, atom: &Atom) -> bool {
+    let of = state.threads.get(usize::from(atom.thread));
+    atom.ts.counter == 0 && of.is_some_and(|of| !of.handed_over)
+}
+
+/// Whether a closing thread may carry an element over.
+pub fn may_carry_over(rules: &Rules, thread: usize, atom: &Atom) -> bool {
+    !rules.carried_is_settled || usize::from(atom.thread) == thread || atom.ts.counter == 0
+}
+
+/// Whether what was added as carried over, and was not yet, can be: by each of the threads that may still do so, and by all of them.
+fn is_enough_to_carry(rules: &Rules, state: &State) -> bool {
+    let all = 0..rules.threads;
+    let sets = all.clone().map(|number| number..number + 1).chain([all.clone()]);
+    let is_enough = |threads: Range<usize>| {
+        let missing = missing(rules, state, &threads);
+        let evicting = if rules.carried_is_settled { threads } else { all.clone() };
+        missing == 0 || missing <= evictions_left(rules, state, evicting)
+    };
+    sets.into_iter().all(is_enough)
+}
+
+/// How many elements these threads have to carry over, that were added in the next epoch, and are not there to be carried over.
+fn missing(rules: &Rules, state: &State, threads: &Range<usize>) -> i32 {
+    let to_carry = |(atom, count): &&(Atom, i8)| {
+        *count > 0 && may_be_carried(state, atom) && threads.contains(&usize::from(atom.thread))
+    };
+    let to_carry: Vec<_> = state.next.0.iter().filter(to_carry).collect();
+    let mut kinds: Vec<_> = to_carry.iter().map(|(atom, _)| (atom.key, atom.value)).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let missing_of = |kind: (u8, Hash)| {
+        let is_same = |atom: &Atom| (atom.key, atom.value) == kind;
+        let of_kind = to_carry.iter().filter(|(atom, _)| is_same(atom));
+        let is_there = |(atom, count): &&(Atom, i8)| {
+            *count < 0 && is_same(atom) && threads.clone().any(|number| may_carry_over(rules, number, atom))
+        };
+        let there = state.open.0.iter().filter(is_there);
+        of_kind.map(|(_, count)| i32::from(*count)).sum::<i32>()
+            + there.map(|(_, count)| i32::from(*count)).sum::<i32>()
+    };
+    kinds.into_iter().map(|kind| missing_of(kind).max(0)).sum()
+}
+
+/// How many more evictions by these threads there may be in the open epoch, beside those of what was added before.
+fn evictions_left(rules: &Rules, state: &State, threads: Range<usize>) -> i32 {
+    let before_cut = state.threads[threads.clone()].iter().filter(|of| of.is_before_cut());
+    let left = before_cut.map(|of| rules.counter_max.saturating_sub(of.moment.clock.counter));
+    let early = state
+        .open
+        .0
+        .iter()
+        .filter(|(atom, count)| *count > 0 && threads.contains(&usize::from(atom.thread)));
+    left.sum::<u32>() as i32 - early.map(|(_, count)| i32::from(*count)).sum::<i32>()
 }
 
 /// The certificate is out: epochs are counted from the next one. `None`: something is of an epoch long gone, as it can be only without checks.
 fn certified(state: &State, sealed: &Sealed) -> Option<State> {
     let mut after = state.clone();
-    for Thread { moment, .. } in &mut after.threads {
-        // one that has stayed behind, only without checks, can do nothing any more
-        moment.clock.epoch = moment.clock.epoch.saturating_sub(1);
-        moment.last_verified = moment.last_verified.checked_sub(1)?;
+    for thread in &mut after.threads {
+        thread.moment.clock.epoch -= 1;
+        thread.handed_over = false;
     }
     let next = state.next.0.iter().map(|(atom, count)| Some((shifted(atom)?, *count)));
     after.open = Pool(next.collect::<Option<_>>()?);
@@ -369,12 +452,18 @@ fn terms(rules: &Rules) -> Terms {
     }
 }
 
-const fn no_sums() -> Sums<Vec<Atom>> {
-    Sums {
-        added: Vec::new(),
-        evicted: Vec::new(),
-        evicted_next: Vec::new(),
+const fn nothing_closing() -> Closing<Vec<Atom>> {
+    Closing {
+        sums: Sums {
+            added: Vec::new(),
+            evicted: Vec::new(),
+        },
+        carried: Vec::new(),
     }
+}
+
+fn is_empty(closing: &Closing<Vec<Atom>>) -> bool {
+    closing.sums.added.is_empty() && closing.sums.evicted.is_empty() && closing.carried.is_empty()
 }
 
 /// Start all threads of a monitor from a sealed state.
@@ -393,10 +482,11 @@ fn start(rules: &Rules, root: &Node, carried: &[Atom], clocks: &Arc<Clocks>) -> 
     (0..rules.threads as u16).map(start).collect()
 }
 
-fn read_thread(verifier: &SearchedVerifier) -> Thread {
+fn read_thread(verifier: &SearchedVerifier, handed_over: bool) -> Thread {
     let records: Slots = verifier.records().try_into().expect("so many slots");
     Thread {
         moment: verifier.moment(),
+        handed_over,
         records,
         // how many more than there are does not matter: it never becomes less
         occupied: verifier.occupied().min(records.iter().flatten().count() + 1),

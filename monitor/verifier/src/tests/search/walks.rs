@@ -8,7 +8,9 @@ use super::configurations::Configuration;
 use super::moves::{Move, Moves};
 use super::path::Path;
 use super::replay::{self, replay};
+use super::state::State;
 use super::steps::End;
+use crate::entry::Entry;
 use crate::tests::random_logs::Random;
 use crate::tests::symbolic::SymbolicCrypto;
 
@@ -17,6 +19,23 @@ use crate::tests::symbolic::SymbolicCrypto;
 pub struct Compared {
     pub accepted: usize,
     pub refused: usize,
+    /// Of those that were accepted: what was carried over, and what was run while an epoch was closing.
+    pub carried_over: usize,
+    pub run_in_closing: usize,
+}
+
+/// Of so many crashes one is tried.
+const CRASHES_LEFT_OUT: usize = 8;
+
+impl Compared {
+    fn accept(&mut self, after: &State, step: &Move) {
+        self.accepted += 1;
+        match *step {
+            Move::Entry(_, Entry::CarryOver { .. }) => self.carried_over += 1,
+            Move::Operation(thread, ..) if after.threads[thread].moment.is_closing => self.run_in_closing += 1,
+            _ => {}
+        }
+    }
 }
 
 /// Try so many random moves from the first state on, one after the other.
@@ -26,9 +45,12 @@ pub fn walk(configuration: &Configuration, random: &mut Random, tries: usize, co
     for _ in 0..tries {
         moves.of(&path.state);
         let step = moves.found[random.below(moves.found.len())];
+        if matches!(step, Move::Crash { .. }) && random.below(CRASHES_LEFT_OUT) > 0 {
+            continue; // or few walks would come to the end of an epoch
+        }
         match path.go(&step) {
             Ok(()) => {
-                compared.accepted += 1;
+                compared.accept(&path.state, &step);
                 continue;
             }
             Err(End::Refused | End::Waits) => {

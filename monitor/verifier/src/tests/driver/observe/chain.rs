@@ -17,7 +17,12 @@ impl Chain {
             }
             None => String::from("not replaying"),
         };
-        lines.push(format!("chain {} {told} {replay}", text::data(&self.tag)));
+        let handed_over = if self.replayed_are_handed_over {
+            "handed over"
+        } else {
+            "not handed over"
+        };
+        lines.push(format!("chain {} {told} {replay} {handed_over}", text::data(&self.tag)));
         for (session, replayed) in &self.replayed {
             let incarnation = text::data(&replayed.incarnation);
             lines.push(format!("replayed {session} {incarnation} {}", replayed.sequence));

@@ -9,12 +9,14 @@ use crate::tests::driver::{DriverSum, text};
 
 impl Epochs<DriverSum> {
     pub(crate) fn observe(&self, lines: &mut Vec<String>) {
-        let key = text::optional(self.last_evict_key.map(|key| text::key(&key)));
-        let (clock, verified) = (text::ts(self.clock), self.last_verified);
-        lines.push(format!("clock {clock} last_evict_key {key} verified {verified}"));
-        text::multiset("added", &self.added, lines);
-        text::multiset("evicted", &self.evicted, lines);
-        text::multiset("evicted_next", &self.evicted_next, lines);
+        lines.push(format!("clock {}", text::ts(self.clock)));
+        text::multiset("added", &self.sums.added, lines);
+        text::multiset("evicted", &self.sums.evicted, lines);
+        if let Some(closing) = &self.closing {
+            text::multiset("closing_added", &closing.sums.added, lines);
+            text::multiset("closing_evicted", &closing.sums.evicted, lines);
+            text::multiset("carried", &closing.carried, lines);
+        }
     }
 
     pub(crate) fn observe_clocks(&self, lines: &mut Vec<String>, threads: usize) {

@@ -28,6 +28,10 @@ impl<C: Crypto<Sum = DriverSum>, M: StateMachine, const DEPTH: u16> Verifier<C, 
             Some(chain) => chain.observe(lines),
             None => lines.push(String::from("no chain")),
         }
+        match &self.end {
+            Some(end) => text::end(end, lines),
+            None => lines.push(String::from("not closing")),
+        }
         self.epochs.observe_clocks(lines, threads);
     }
 }

@@ -1,44 +1,35 @@
-//! The drain: between `next_epoch` and `verify_epoch` every record that is cached or in Blum goes to Blum at the first moment of the next
-//! epoch, or to Merkle if it has not been used lately.
+//! Clearing the cache, right before `next_epoch`: what is worth being found in Blum goes there, all else to Merkle; and so do records in Blum
+//! that have not been used lately.
 //!
-//! All go in post-order of the key tree, so one timestamp serves for all of them. A record that goes to Merkle needs its parent in the
-//! cache: the path to it is brought in, and its nodes leave again, by Merkle, when the last record below them has had its turn. They are
-//! always ancestors of the record whose turn it is, so they form a stack. Invariant: what is still to come is later in post-order than all
-//! that was evicted.
+//! What came by Merkle or goes there has its turn in post-order of the key tree. A record that goes to Merkle needs its parent in the cache: the
+//! path to it is brought in, and its nodes leave again when the last record below them has had its turn. They are always ancestors of the
+//! record whose turn it is, so they form a stack. Invariant: what is still to come is later in post-order than all that has left. At last go
+//! the records that came from Blum and go back, in any order.
 
-use std::cmp::Reverse;
-
+use zetakv_verifier::entry::Slot;
 use zetakv_verifier::key::{Key, LEAF_DEPTH};
 
+use crate::aging::{Aging, age, hot_epochs};
 use crate::cache::{AddedBy, NO_SLOT, Occupant};
 use crate::error::Error;
-use crate::mirror::{HOT_LEAF_USES, HotSize, Mirror};
+use crate::mirror::{LOG_BYTES, Mirror};
 use crate::partitions;
 use crate::reading::Wanted;
 use crate::records::{LOOKED_AT_TOGETHER, Place, Record, RecordId, Records};
 use crate::walk::End;
 
-/// Epochs after which a record that was not needed leaves Blum. In Blum it costs work in every epoch; to leave and to come back costs about
-/// fifty times as much (docs/performance.md).
-const HOT_EPOCHS: u32 = 64;
-
-/// The same for a node, which many paths may lead around, and for a record on which fewer than two operations ran since it was found in Blum
-/// at the start.
-const HOT_EPOCHS_AT_FIRST: u32 = 16;
-
-/// Bytes of one log of a drain, so that the verifier checks while the prover writes.
-const LOG_BYTES: usize = 1 << 20;
-
-/// Records that are planned at once: the log of so many is about that long.
+/// Records that are planned at once: a few logs of them.
 const BATCH_RECORDS: usize = 8192;
 
-const NOT_CACHED: Error = Error::Engine("the drain has lost a record");
+const NOT_CACHED: Error = Error::Engine("a record has left the cache before its turn");
 
-/// A drain in progress.
+/// A clearing in progress.
 #[derive(Debug)]
-pub struct Drain {
-    /// What is cached or in Blum, in post-order.
+pub struct Clearing {
+    /// What came by Merkle or goes there, in post-order.
     turns: Vec<Turn>,
+    /// What came from Blum and goes back, and is cached.
+    going_back: Vec<Slot>,
     /// Records whose rows may be read at once.
     records_at_once: usize,
     done: usize,
@@ -57,50 +48,36 @@ struct Turn {
     /// The first 64 bits of its path, padded with ones: decides the post-order of most pairs.
     first_bits: u64,
     record: RecordId,
-    /// Epochs since it was last used; [`HOT_EPOCHS`] are as old as more.
-    age: u8,
     goes_cold: bool,
-    /// When the drain began, its content was in memory: it stays there.
-    is_loaded: bool,
 }
 
 impl Turn {
-    fn new(mirror: &Mirror, id: RecordId, record: &Record, all_to_merkle: bool) -> Self {
-        let closing_epoch = mirror.clock.epoch - 1; // next_epoch has raised it
-        let age = closing_epoch.saturating_sub(record.last_used).min(HOT_EPOCHS);
-        let is_cold = all_to_merkle || age >= hot_epochs(record) || is_passing(mirror, record);
+    fn new(mirror: &Mirror, id: RecordId, goes_cold: bool) -> Self {
+        let key = &mirror.records.get(id).key;
         Self {
-            first_bits: first_bits(&record.key),
+            first_bits: first_bits(key),
             record: id,
-            age: age as u8, // at most HOT_EPOCHS
-            goes_cold: is_cold && record.key.depth() != partitions::DEPTH,
-            is_loaded: record.content.is_loaded(),
+            goes_cold: goes_cold && key.depth() != partitions::DEPTH,
         }
     }
 }
 
-impl Drain {
-    /// Begin, right after `next_epoch`.
-    pub fn new(mirror: &mut Mirror, all_to_merkle: bool, records_at_once: usize) -> Self {
-        // all that is asked of each record is asked here: there may be a million, far from each other in memory
-        let (mut hot, mut staying) = (HotSize::default(), HotSize::default());
-        let known = mirror.records.known().iter().map(|id| {
-            let record = mirror.records.get(*id);
-            let turn = Turn::new(mirror, *id, record, all_to_merkle);
-            if comes_from_blum(mirror, record) {
-                hot.add(record);
-            }
-            if !turn.goes_cold {
-                staying.add(record);
-            }
-            turn
-        });
-        let mut turns = known.collect::<Vec<_>>();
-        mirror.hot = hot;
-        make_room(&mirror.records, &mut turns, staying.beyond(mirror.hot_max));
+impl Clearing {
+    /// Begin. `all_to_merkle`: nothing stays in Blum but the partition nodes.
+    pub fn new(mirror: &mut Mirror, aging: &mut Aging, all_to_merkle: bool, records_at_once: usize) -> Self {
+        mirror.is_clearing = true;
+        let (mut turns, going_back) = if all_to_merkle {
+            let all = mirror.records.known().iter();
+            (all.map(|id| Turn::new(mirror, *id, true)).collect(), Vec::new())
+        } else {
+            (choose_turns(mirror, aging), from_blum(mirror).collect())
+        };
+        turns.extend(left_by_others(mirror).map(|id| Turn::new(mirror, id, false)));
         sort_in_post_order(&mirror.records, &mut turns);
+        turns.dedup_by_key(|turn| turn.record);
         Self {
             turns,
+            going_back,
             records_at_once,
             done: 0,
             planned: 0,
@@ -114,9 +91,8 @@ impl Drain {
     pub fn plan(&mut self, mirror: &Mirror, wanted: &mut Wanted) -> Result<(), Error> {
         if self.done == self.planned {
             self.planned = self.turns.len().min(self.done + BATCH_RECORDS);
-            let needs_rows = |index: &usize| self.turns[*index].goes_cold || !self.turns[*index].is_loaded;
-            let in_need = (self.done..self.planned).filter(needs_rows);
-            self.unplanned.extend(in_need.map(|index| (index, None)));
+            self.unplanned
+                .extend((self.done..self.planned).map(|index| (index, None)));
             wanted.begin_batch();
         } else if wanted.batch_is_full() {
             self.cut_batch_short();
@@ -157,7 +133,9 @@ impl Drain {
     /// Write the next piece of the log; true if it is the last.
     pub fn write(&mut self, mirror: &mut Mirror) -> Result<bool, Error> {
         if !self.unplanned.is_empty() {
-            return Err(Error::Engine("the rows that a drain needs have not been supplied"));
+            return Err(Error::Engine(
+                "the rows that records need to leave the cache have not been supplied",
+            ));
         }
         while self.done < self.planned && mirror.log_bytes() < LOG_BYTES {
             if self.done.is_multiple_of(LOOKED_AT_TOGETHER) {
@@ -174,7 +152,9 @@ impl Drain {
             return Ok(false);
         }
         self.leave_behind(mirror, None)?;
-        Ok(true)
+        go_back(mirror, &mut self.going_back, usize::MAX)?;
+        mirror.is_clearing = !self.going_back.is_empty();
+        Ok(!mirror.is_clearing)
     }
 
     /// Evict the nodes of the stack that are not above the record whose turn is next.
@@ -187,10 +167,10 @@ impl Drain {
             let Place::Cached(slot) = record.place else {
                 return Err(NOT_CACHED);
             };
-            let Some(AddedBy::Merkle { parent }) = mirror.cache.get(slot).map(|occupant| occupant.added_by) else {
-                return Err(NOT_CACHED);
-            };
-            mirror.evict_merkle(slot, parent)?;
+            match mirror.cache.get(slot).ok_or(NOT_CACHED)?.added_by {
+                AddedBy::Blum => mirror.evict_blum(slot)?,
+                AddedBy::Merkle { parent } => mirror.evict_merkle(slot, parent)?,
+            }
             self.stack.pop();
         }
         Ok(())
@@ -217,9 +197,9 @@ impl Drain {
                 self.path = path;
                 mirror.evict_merkle(slot, parent)
             }
-            AddedBy::Blum => mirror.evict_blum(slot, mirror.clock),
+            AddedBy::Blum => mirror.evict_blum(slot),
             AddedBy::Merkle { parent } if turn.goes_cold => mirror.evict_merkle(slot, parent),
-            AddedBy::Merkle { .. } => mirror.evict_blum_merkle(slot, mirror.clock),
+            AddedBy::Merkle { .. } => mirror.evict_blum_merkle(slot),
         }
     }
 }
@@ -257,24 +237,78 @@ fn first_bits(key: &Key) -> u64 {
     u64::from_be_bytes(bytes) | u64::MAX.checked_shr(u32::from(key.depth())).unwrap_or(0)
 }
 
-/// Of what would be hot and is too much, the oldest goes cold.
-fn make_room(records: &Records, turns: &mut [Turn], mut excess: HotSize) {
-    if excess.is_empty() {
-        return;
-    }
-    let mut staying: Vec<_> = turns.iter_mut().filter(|turn| !turn.goes_cold).collect();
-    staying.sort_unstable_by_key(|turn| Reverse(turn.age));
-    for turn in staying {
-        let record = records.get(turn.record);
-        if record.key.depth() == partitions::DEPTH {
+/// What is cached and came by Merkle, and of what is in Blum the oldest: what was not used for long, and as many as there is too little room
+/// for. If these are not enough, what would be new in Blum does not come there.
+fn choose_turns(mirror: &Mirror, aging: &mut Aging) -> Vec<Turn> {
+    let (mut turns, mut coming) = (Vec::new(), Vec::new());
+    let mut hot = mirror.hot;
+    for (_, occupant) in mirror.cache.occupants() {
+        if occupant.added_by == AddedBy::Blum {
             continue;
         }
-        turn.goes_cold = true;
-        excess.remove(record);
-        if excess.is_empty() {
-            return;
+        if mirror.is_hot(occupant) {
+            hot.add(mirror.records.get(occupant.record));
+            coming.push(occupant.record);
+        } else {
+            turns.push(Turn::new(mirror, occupant.record, true));
         }
     }
+    let mut excess = hot.beyond(mirror.hot_max);
+    for (id, may_be_old) in aging.take_oldest() {
+        if excess.is_empty() && !may_be_old {
+            break;
+        }
+        let record = mirror.records.get(id);
+        let is_old = age(record, mirror.clock.epoch) >= hot_epochs(record);
+        if matches!(record.place, Place::Blum { .. }) && (is_old || !excess.is_empty()) {
+            excess.remove(record);
+            turns.push(Turn::new(mirror, id, true));
+        }
+    }
+    for id in coming {
+        turns.push(Turn::new(mirror, id, !excess.is_empty()));
+        excess.remove(mirror.records.get(id));
+    }
+    turns
+}
+
+/// The slots of what came from Blum.
+pub fn from_blum(mirror: &Mirror) -> impl Iterator<Item = Slot> {
+    let occupants = mirror.cache.occupants();
+    occupants
+        .filter(|(_, occupant)| occupant.added_by == AddedBy::Blum)
+        .map(|(slot, _)| slot)
+}
+
+/// Evict to Blum what is in these slots, from the last one on, so many at the most and as the log has room for; but not what did not come from
+/// there, or has a child in the cache.
+pub fn go_back(mirror: &mut Mirror, slots: &mut Vec<Slot>, most: usize) -> Result<(), Error> {
+    let least = slots.len().saturating_sub(most);
+    while slots.len() > least && mirror.log_bytes() < LOG_BYTES {
+        if slots.len().is_multiple_of(LOOKED_AT_TOGETHER) {
+            let next = slots.iter().rev().take(LOOKED_AT_TOGETHER);
+            let next = next.filter_map(|slot| mirror.cache.get(*slot));
+            mirror.records.look_at(next.map(|occupant| occupant.record));
+        }
+        let occupant = slots.pop().and_then(|slot| Some((slot, mirror.cache.get(slot)?)));
+        if let Some((slot, occupant)) = occupant
+            && occupant.added_by == AddedBy::Blum
+            && occupant.is_free_of_links()
+        {
+            mirror.evict_blum(slot)?;
+        }
+    }
+    Ok(())
+}
+
+/// Records in Blum that another thread has evicted in this epoch: only that thread could carry them over. At the very first start these are the
+/// partition nodes.
+fn left_by_others(mirror: &Mirror) -> impl Iterator<Item = RecordId> {
+    let partitions = (0..partitions::COUNT).filter_map(|partition| mirror.records.find(&partitions::node(partition)));
+    partitions.filter(|id| match mirror.records.get(*id).place {
+        Place::Blum { ts, thread } => thread != mirror.thread && ts.counter > 0,
+        Place::Merkle | Place::Cached(_) => false,
+    })
 }
 
 /// What is in a record's slot, if it is cached.
@@ -288,17 +322,4 @@ fn occupant<'a>(mirror: &'a Mirror, record: &Record) -> Option<&'a Occupant> {
 /// Whether a record that is cached or in Blum was in Blum before.
 fn comes_from_blum(mirror: &Mirror, record: &Record) -> bool {
     occupant(mirror, record).is_none_or(|occupant| occupant.added_by == AddedBy::Blum)
-}
-
-fn hot_epochs(record: &Record) -> u32 {
-    if record.uses < HOT_LEAF_USES {
-        HOT_EPOCHS_AT_FIRST
-    } else {
-        HOT_EPOCHS
-    }
-}
-
-/// Whether a record is cached, and not worth being found in Blum.
-fn is_passing(mirror: &Mirror, record: &Record) -> bool {
-    occupant(mirror, record).is_some_and(|occupant| occupant.added_by != AddedBy::Blum && !mirror.is_hot(occupant))
 }
