@@ -2,12 +2,14 @@
 //! checkpointed, and clients that know what every answer must be. An honest prover's log must always be accepted.
 
 mod logged;
+mod store;
+mod traffic;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use fastrand::Rng;
-use zetakv_prover::{Config, Error, FrameRules, Prover, RANGE_ROWS_MAX, Suspect, rows};
+use zetakv_prover::{Config, Error, FrameRules, Prover, RANGE_ROWS_MAX, Suspect};
 use zetakv_verifier::clocks::Clocks;
 use zetakv_verifier::codec::Reader;
 use zetakv_verifier::entry::Entry;
@@ -15,21 +17,16 @@ use zetakv_verifier::kv::KeyValue;
 use zetakv_verifier::machine::Role;
 use zetakv_verifier::output::Output;
 use zetakv_verifier::standard_crypto::Sum;
-use zetakv_verifier::value::Node;
 use zetakv_verifier::violation::Violation;
 use zetakv_verifier::{Aggregator, HeldEpoch, Progress, StandardCrypto, ThreadConfig, Verifier};
 
 use self::logged::Journal;
-use crate::client::{Action, Client, Model};
+use self::store::{Durable, Rows, unpack};
+use crate::client::{Client, Model};
 
 const SECRET: [u8; 32] = [7; 32];
 /// Bytes of operations that may wait in the queue of a verifier thread.
 const QUEUE_BYTES: usize = 4 << 20;
-
-/// No client of these tests comes so far.
-const SEQUENCE_FAR_AHEAD: u64 = 1 << 40;
-
-type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// What a world is like.
 #[derive(Clone, Copy, Debug)]
@@ -65,31 +62,6 @@ impl Limits {
             kept_value_bytes_max: [0, 50, 1024][rng.usize(0..3)],
             warm_bytes_max: [0, 20_000, 4 << 20][rng.usize(0..3)],
             read_bytes_max: [1, 4096, 256 << 20][rng.usize(0..3)],
-        }
-    }
-}
-
-/// What is durable after a cut: all that a restart starts from.
-#[derive(Clone)]
-struct Durable {
-    rows: Rows,
-    threads: u16,
-    epoch: u32,
-    root: Node,
-    carried: Sum,
-    models: Vec<Model>,
-}
-
-impl Durable {
-    /// Of a store that does not exist yet.
-    fn new(threads: u16) -> Self {
-        Self {
-            rows: Rows::new(),
-            threads,
-            epoch: 0,
-            root: Node::default(),
-            carried: Sum::default(),
-            models: vec![Model::new(); usize::from(threads)],
         }
     }
 }
@@ -424,74 +396,6 @@ impl World {
         Ok(())
     }
 
-    fn deliver(&mut self, thread: u16, origin: u64, frame: &[u8]) {
-        let worker = &mut self.workers[usize::from(thread)];
-        let client = worker
-            .clients
-            .iter_mut()
-            .find(|client| client.session == origin)
-            .expect("a client");
-        let (header, body) = frame.split_at(5);
-        let length = u32::from_le_bytes(header[..4].try_into().expect("4 bytes"));
-        assert_eq!(frame.len(), 4 + length as usize);
-        match header[4] {
-            0x82 => {
-                self.receipts += 1;
-                if self.rows_are_honest {
-                    let answered = client.sent.front().expect("a request").sequence;
-                    if let Some(journal) = &mut self.journal {
-                        journal.note_answered(thread, (origin, answered));
-                    }
-                    let ts = client.check_receipt(&self.crypto, &mut worker.model, body);
-                    self.newest_ts = self.newest_ts.max(ts);
-                }
-            }
-            0x83 => {
-                check_rejected(body);
-                self.rejections += 1;
-            }
-            0x84 => {
-                self.resumes += 1;
-                if self.rows_are_honest {
-                    client.check_resumed(&self.crypto, body);
-                }
-            }
-            kind => panic!("an unknown frame {kind:#x}"),
-        }
-    }
-
-    /// Somebody changes rows of the store, in every way that comes to mind.
-    pub fn tamper(&mut self, changes: usize) {
-        self.visible = self.durable.rows.clone();
-        self.rows_are_honest = false;
-        let keys: Vec<_> = self.visible.keys().cloned().collect();
-        for _ in 0..changes {
-            let key = &keys[self.rng.usize(0..keys.len())];
-            let other = self.visible.get(&keys[self.rng.usize(0..keys.len())]).cloned();
-            let Some(row) = self.visible.get_mut(key) else { continue };
-            match self.rng.u8(0..16) {
-                0 => {
-                    self.visible.remove(key);
-                }
-                1 => *row = other.unwrap_or_default(),
-                2 => row.truncate(self.rng.usize(0..=row.len())),
-                _ if row.is_empty() => {}
-                _ => {
-                    let at = self.rng.usize(0..row.len());
-                    row[at] ^= 1 << self.rng.u8(0..8);
-                }
-            }
-        }
-        self.durable.rows = self.visible.clone();
-    }
-
-    /// Change one row of the store; an empty one where there is none.
-    pub fn change_row(&mut self, store_key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
-        self.rows_are_honest = false;
-        change(self.durable.rows.entry(store_key.to_vec()).or_default());
-        self.visible = self.durable.rows.clone();
-    }
-
     /// Records that are hot, of all provers.
     pub fn hot_records(&self) -> usize {
         self.workers.iter().map(|worker| worker.prover.stats().hot).sum()
@@ -530,105 +434,6 @@ impl World {
             }
             self.turn(thread);
         }
-    }
-
-    /// An honest request of the first client of thread 0.
-    pub fn request(&mut self, operations: Vec<(Vec<u8>, Action)>) {
-        let worker = &mut self.workers[0];
-        let client = &mut worker.clients[0];
-        let body = client.request(&self.crypto, operations, 0);
-        worker.prover.submit(client.session, &body).expect("a frame");
-    }
-
-    /// A client sends something: usually an honest request, sometimes one that will be rejected or refused.
-    fn send(&mut self, thread: u16) {
-        if self.is_quiet || self.shape.keys == 0 {
-            return;
-        }
-        let count = match self.rng.u8(0..10) {
-            0 => self.rng.usize(50..200),
-            _ => self.rng.usize(1..12),
-        };
-        let operations: Vec<_> = (0..count).map(|_| self.operation(thread)).collect();
-        let after_ts = match self.rng.u8(0..20) {
-            0 => (u64::from(self.durable.epoch) + 50) << 32, // beyond every clock
-            1 => u64::from(u32::MAX),                        // the last moment of an epoch long gone
-            2..10 => 0,
-            _ => self.newest_ts,
-        };
-        let trick = self.rng.u8(0..24);
-        let nonce = core::array::from_fn(|_| self.rng.u8(..));
-        let worker = &mut self.workers[usize::from(thread)];
-        let index = self.rng.usize(0..worker.clients.len());
-        let client = &mut worker.clients[index];
-        let origin = client.session;
-        if client.resuming.is_some() {
-            return; // a client waits for the answer
-        }
-        match trick {
-            0 => {
-                let (mut body, _) = client.encode(&self.crypto, client.sequence + 1, &operations, after_ts);
-                let length = u32::from_le_bytes(body[..4].try_into().expect("4 bytes")) as usize;
-                body[4 + length - 1] ^= 1;
-                worker.prover.submit(origin, &body).expect("a frame");
-            }
-            1 => {
-                let (body, _) = client.encode(&self.crypto, SEQUENCE_FAR_AHEAD, &operations, 0);
-                worker.prover.submit(origin, &body).expect("a frame");
-            }
-            2 => {
-                let resume = client.resume(&self.crypto, nonce);
-                worker.prover.submit_resume(origin, &resume).expect("a frame");
-            }
-            _ => {
-                let body = client.request(&self.crypto, operations.clone(), after_ts);
-                if let Some(journal) = &mut self.journal {
-                    journal.note_sent((origin, client.sequence), operations);
-                }
-                worker.prover.submit(origin, &body).expect("a frame");
-            }
-        }
-    }
-
-    fn operation(&mut self, thread: u16) -> (Vec<u8>, Action) {
-        let keys = &self.workers[usize::from(thread)].keys;
-        // most operations go to few keys
-        let range = if self.rng.bool() {
-            keys.len()
-        } else {
-            keys.len().div_ceil(8)
-        };
-        let key = keys[self.rng.usize(0..range)].clone();
-        let action = match self.rng.u8(0..12) {
-            0..5 => Action::Get,
-            5..8 => Action::Put(self.value()),
-            8 => Action::Delete,
-            9 => Action::Insert(self.value()),
-            10 => {
-                let now = self.workers[usize::from(thread)].model.get(&key).cloned();
-                let expected = if self.rng.u8(0..4) > 0 { now } else { Some(self.value()) };
-                let new = if self.rng.u8(0..4) > 0 {
-                    Some(self.value())
-                } else {
-                    None
-                };
-                Action::CompareAndSet(expected, new)
-            }
-            _ => Action::Increment(self.rng.i64(..)),
-        };
-        (key, action)
-    }
-
-    fn value(&mut self) -> Vec<u8> {
-        let length = match self.rng.u8(0..40) {
-            0..12 => return self.rng.i64(-9..9).to_le_bytes().to_vec(),
-            12..25 => self.rng.usize(0..33),
-            25..35 => self.rng.usize(33..200),
-            35..39 => self.rng.usize(1024..3000),
-            _ => self.rng.usize(50_000..150_000),
-        };
-        let byte = self.rng.u8(..);
-        vec![byte; length]
     }
 
     /// Close the epoch on all threads, with traffic meanwhile; nothing is certified yet.
@@ -684,17 +489,6 @@ impl World {
         }
     }
 
-    /// Bring some of the durable rows to the readers.
-    fn apply_some(&mut self) {
-        let (rows, rng) = (&self.durable.rows, &mut self.rng);
-        self.visible.retain(|key, _| rows.contains_key(key) || rng.bool());
-        for (key, row) in rows {
-            if rng.bool() {
-                self.visible.insert(key.clone(), row.clone());
-            }
-        }
-    }
-
     /// Bring the durable rows to the readers, and then release them.
     fn apply(&mut self) {
         self.apply_some();
@@ -742,59 +536,10 @@ impl World {
         world.rows_are_honest = self.rows_are_honest;
         Ok(world)
     }
-
-    /// The store keys that begin so, without that byte, in order.
-    pub fn rows_of(&self, prefix: u8) -> Vec<&[u8]> {
-        let keys = self.durable.rows.keys();
-        keys.filter(|key| key[0] == prefix).map(|key| &key[1..]).collect()
-    }
-
-    /// The durable records are what the clients know.
-    pub fn check_durable_records(&self) {
-        let mut expected: Model = self
-            .durable
-            .models
-            .iter()
-            .flatten()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect();
-        let records = self
-            .durable
-            .rows
-            .iter()
-            .filter(|(key, _)| key[0] == rows::RECORD_PREFIX);
-        for (store_key, row) in records {
-            let row = rows::RecordRow::decode(row).expect("a record");
-            let (key, value) = (row.application_key, row.value);
-            let leaf = rows::leaf_of(key);
-            assert!(
-                [false, true]
-                    .iter()
-                    .any(|is_long| store_key == &rows::record_key(&leaf, *is_long))
-            );
-            assert_eq!(
-                expected.remove(key).as_deref(),
-                value,
-                "{:?}",
-                String::from_utf8_lossy(key)
-            );
-        }
-        assert_eq!(expected, Model::new(), "no record is missing");
-    }
 }
 
 fn thread_of(key: &[u8], threads: u16) -> u16 {
     u16::from(blake3::hash(key).as_bytes()[0]) * threads / 256
-}
-
-/// Only what the clients meant to be rejected is: what has no good MAC, has a sequence far ahead, or is of an older generation.
-fn check_rejected(body: &[u8]) {
-    let sequence = u64::from_le_bytes(body[10..18].try_into().expect("8 bytes"));
-    assert!(
-        matches!(body[18], 2 | 4) || (body[18] == 3 && sequence >= SEQUENCE_FAR_AHEAD),
-        "request {sequence} was rejected for reason {}",
-        body[18]
-    );
 }
 
 /// Count pieces by their first bytes; `skip` reads one piece.
@@ -803,19 +548,5 @@ fn count_kinds<const KINDS: usize>(bytes: &[u8], counts: &mut [u64; KINDS], skip
     while let Some(kind) = reader.rest().first() {
         counts[usize::from(*kind)] += 1;
         assert!(skip(&mut reader), "well-formed");
-    }
-}
-
-fn unpack(packed: &[u8], rows: &mut Rows) {
-    let mut reader = Reader::new(packed);
-    while reader.remaining() > 0 {
-        let mut length = reader.u32().expect("a length") as usize;
-        let key = reader.take(length).expect("a store key").to_vec();
-        length = reader.u32().expect("a length") as usize;
-        if length == u32::MAX as usize {
-            rows.remove(&key);
-        } else {
-            rows.insert(key, reader.take(length).expect("a row").to_vec());
-        }
     }
 }
