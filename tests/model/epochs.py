@@ -73,6 +73,10 @@ class Epochs:
     def is_ahead_of_all(self, ts: Moment) -> bool:
         return ts > max(self.clock, *self.clocks.published)
 
+    def is_for_later(self, ts: Moment) -> bool:
+        """Whether no clock in this epoch has reached it: only the thread's next epoch is known to be after it."""
+        return all(ts > clock for clock in (self.clock, *self.clocks.published) if clock.epoch <= self.clock.epoch)
+
     def advance(self, epoch: int, counter: int, key: Key) -> None:
         require(epoch <= U32_MAX and counter <= U32_MAX, "clock_overflow", key)
         self.clock = Moment(epoch, counter)

@@ -50,6 +50,10 @@ def _no_first_sequences(self: Queue) -> dict[int, int]:
     return {}
 
 
+def _passed_on_trust(self: Epochs, ts: Moment) -> bool:
+    return ts.epoch > self.clock.epoch
+
+
 def _epoch_begun_at_its_start(self: Epochs) -> bool:
     has_begun = _NEXT(self)
     if has_begun:
@@ -147,6 +151,7 @@ CHANGES: dict[str, Change] = {
     "evictions are not published": (Epochs, "evict", _evict_unpublished),
     "an epoch begins at its counter 0": (Epochs, "next_epoch", _epoch_begun_at_its_start),
     "the next epoch goes on with the sums of the closing one": (Epochs, "next_epoch", _next_epoch_in_the_old_sums),
+    "a client may name any moment of an epoch that some thread has left": (Epochs, "is_for_later", _passed_on_trust),
     "what is carried over stays where it was, too": (Epochs, "carry_over", _carried_without_a_trace),
     "what is carried over keeps its moment": (Epochs, "carry_over", _carried_as_it_was),
     "what is carried over is evicted before the epoch is handed over": (Epochs, "carry_over", _carried_at_once),

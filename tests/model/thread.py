@@ -230,7 +230,7 @@ class Thread:
         if self.epochs.is_ahead_of_all(request.after_ts):
             self.refuse(request, session.receipt_key, requests.AFTER_TS_AHEAD)
             admitted_role = 0
-        elif request.after_ts.epoch > self.epochs.clock.epoch or not self.queue.has_room(len(request.operations)):
+        elif self.epochs.is_for_later(request.after_ts) or not self.queue.has_room(len(request.operations)):
             self.answer(NOT_YET)
             return
         elif not self.is_well_formed(request):

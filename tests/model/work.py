@@ -10,7 +10,7 @@ from random import Random
 from . import entries, operations, steps
 from .book import Book
 from .client import Client, key_hash, operation
-from .epochs import Element, Moment
+from .epochs import U32_MAX, Element, Moment
 from .host import LEAF_DEPTH, Host, OutOfReach
 from .keys import ROOT, Key, path_of
 from .operations import Operation
@@ -114,6 +114,8 @@ class Work(Host):
                 changes["count"] = random.choice([0, 513, len(content) + 1])
             case 6:
                 content.append(random.choice([b"\x00", b"\x02", b"\x01" + bytes(33), bytes((7,)) + bytes(32)]))
+            case 7:
+                after_ts = Moment(random.choice(clocks).epoch, U32_MAX)
         request = client.request(thread.number, content, after_ts, changes)
         if random.randrange(24) == 0:
             at = random.randrange(len(request))

@@ -43,7 +43,7 @@ pub struct SealedState {
     pub previous: Hash,
     /// The certificates of all epochs before this one.
     pub history: History,
-    /// Sum of what was evicted to Blum with timestamps of the epoch after.
+    /// Sum of what was carried over into the epoch after.
     pub carried: Sum,
     /// The root's value.
     pub root: Node,

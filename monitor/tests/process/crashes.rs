@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use zetakv_monitor::wire::kind;
+use zetakv_verifier::entry::Entry;
+use zetakv_verifier::output::Output;
 
 use crate::host::{Control, Log, Started};
 use crate::monitor_process::{MonitorProcess, Scratch};
@@ -108,6 +110,12 @@ fn a_register_that_cannot_be_written_is_tried_again_and_no_certificate_leaves_be
             "a text for people"
         );
         assert_eq!(std::fs::read(scratch.state().join("register")).expect("a file"), before);
+        let closed = log.process(&[Entry::NextEpoch]);
+        assert_eq!(
+            closed.list(),
+            [Output::EpochNotYet],
+            "the next one waits for the register"
+        );
     }
     std::fs::remove_dir(&in_the_way).expect("out of the way");
     seen.note(&control.durable(epoch));

@@ -110,3 +110,14 @@ fn before_it_is_live_nobody_is_served() {
         assert_eq!(violation[36..38], 43u16.to_le_bytes(), "{message:#x}");
     }
 }
+
+/// What was replayed is in no sealed state before `live`: its clients could be told that it never ran.
+#[test]
+fn before_it_is_live_no_epoch_is_handed_over() {
+    let scratch = Scratch::new();
+    let monitor = MonitorProcess::start(&scratch, &[]);
+    let (mut control, _) = Control::start_with(&monitor, 1, true, &[]);
+    Log::open(&monitor, 0).send(&[Entry::EndReplay(&[0; 16]), Entry::NextEpoch, Entry::VerifyEpoch]);
+    let violation = control.connection.expect(kind::FAILED);
+    assert_eq!(violation[36..38], 43u16.to_le_bytes());
+}

@@ -57,15 +57,15 @@ impl Clocks {
             .map(|PaddedClock(published)| Timestamp::from_u64(published.load(Ordering::Acquire)))
     }
 
-    /// The latest published clock of any thread. The loads are of different moments, so it may be too early: but not earlier than any clock
-    /// that the caller can have heard of, for that was published before.
-    pub fn latest(&self) -> Timestamp {
-        let latest = self
-            .clocks
-            .iter()
-            .map(|PaddedClock(published)| published.load(Ordering::Acquire))
-            .max();
-        Timestamp::from_u64(latest.unwrap_or_default())
+    /// The latest published clock of those that are not beyond an epoch. The loads are of different moments, so it may be too early: but not
+    /// earlier than any clock that the caller can have heard of, for that was published before; unless its thread has gone beyond the epoch.
+    pub fn latest_until(&self, epoch: u32) -> Timestamp {
+        let clocks = self.clocks.iter();
+        clocks
+            .map(|PaddedClock(published)| Timestamp::from_u64(published.load(Ordering::Acquire)))
+            .filter(|clock| clock.epoch <= epoch)
+            .max()
+            .unwrap_or_default()
     }
 
     /// Say that an epoch is certified. Release: threads that see it may open the epoch after the next.

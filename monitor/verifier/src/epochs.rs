@@ -70,7 +70,13 @@ impl<S: Clone + Default> Epochs<S> {
 
     /// Whether no thread's clock has reached this moment: nobody can have told it to a client.
     pub fn is_ahead_of_all(&self, ts: Timestamp) -> bool {
-        ts > self.clock && ts > self.clocks.latest()
+        ts > self.clock && ts > self.clocks.latest_until(u32::MAX)
+    }
+
+    /// Whether this clock may pass a moment in the next epoch only. That is so where no clock shows that it has been in this one: those that
+    /// have gone on do not tell how far they came, and what nobody has seen may be so late that after it there is no time left.
+    pub fn is_for_later(&self, ts: Timestamp) -> bool {
+        ts > self.clock && ts > self.clocks.latest_until(self.clock.epoch)
     }
 
     /// Move the clock forward; `None` is beyond its end.

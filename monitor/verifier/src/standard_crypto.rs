@@ -100,7 +100,7 @@ impl EpochKeys {
 /// The cryptography of one thread.
 pub struct StandardCrypto {
     multiset_secret: Zeroizing<[u8; 32]>,
-    /// Of the open epoch and the next one, once there is an open epoch.
+    /// Of the epoch after the last that was handed over, and of the next one; once there is one.
     keys: Option<[EpochKeys; 2]>,
 }
 
@@ -116,7 +116,9 @@ impl StandardCrypto {
     fn element_hash(&self, epoch: u32, element: &Element<'_>) -> u128 {
         let keys = self.keys.iter().flatten().find(|keys| keys.epoch == epoch);
         // better to stop than to go on under another key
-        let keys = keys.expect("a thread adds and evicts only in its open epoch and the next");
+        let keys = keys.expect(
+            "a thread adds, evicts and carries over only in the epoch after the last that it handed over, and the next",
+        );
         let mut encoding = [0; NODE_BYTES];
         let length = encode(element, &mut encoding);
         let mut polyval = keys.polyval.clone();

@@ -120,7 +120,7 @@ pub struct Verifier<C: Crypto, M: StateMachine, const DEPTH: u16 = LEAF_DEPTH> {
 impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
     /// A thread at the start of the first open epoch.
     ///
-    /// `carried` is the sum of what earlier incarnations evicted to Blum with timestamps of this epoch: given to one thread only.
+    /// `carried` is the sum of what earlier incarnations carried over into this epoch: given to one thread only.
     /// Returns `None` if there is no epoch left, or no slot for the root.
     pub fn new(config: ThreadConfig, mut crypto: C, carried: C::Sum, clocks: Arc<Clocks>) -> Option<Self> {
         let epochs = Epochs::new(config.thread, config.certified_epoch, carried, clocks)?;

@@ -194,6 +194,28 @@ fn a_moment_of_a_later_epoch_is_for_later() {
 }
 
 #[test]
+fn a_moment_that_a_clock_may_have_shown_in_an_epoch_that_it_has_left_is_for_later() {
+    let mut world = World::symbolic(3);
+    world.accepted(1, Log::new().tick().tick());
+    world.accepted(2, Log::new().tick().tick().tick().tick());
+    assert!(matches!(world.close(2, Log::new()), Ok(None)));
+    // thread 2 was at (1, 5), but it may as well have been further; thread 1 is at (1, 3)
+    for late in [ts(1, 4), ts(1, 5), ts(1, u32::MAX)] {
+        let request = world.make_request(0, 1, |header| header.after_ts = late.to_u64(), &[get("000")]);
+        assert_eq!(answer(&mut world, &request), Answer::NotYet, "{late:?}");
+    }
+    let seen = world.make_request(0, 1, |header| header.after_ts = ts(1, 3).to_u64(), &[get("000")]);
+    assert_eq!(answer(&mut world, &seen), ADMITTED);
+    world.accepted(0, Log::new().run_absent(0));
+    let last = world.make_request(0, 2, |header| header.after_ts = ts(1, u32::MAX).to_u64(), &[get("000")]);
+    assert_eq!(answer(&mut world, &last), Answer::NotYet);
+    world.accepted(0, Log::new().next_epoch());
+    assert_eq!(answer(&mut world, &last), ADMITTED, "its sequence was not used up");
+    assert_eq!(world.results(0, Log::new().run_absent(0)), [FOUND_NULL]);
+    assert_eq!(world.threads[0].clock(), ts(2, 1));
+}
+
+#[test]
 fn the_last_moment_of_an_earlier_epoch_is_passed() {
     let mut world = World::symbolic(1);
     assert!(matches!(world.close(0, Log::new()), Ok(Some(_))));

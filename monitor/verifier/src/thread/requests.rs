@@ -35,7 +35,7 @@ impl<C: Crypto, M: StateMachine, const DEPTH: u16> Verifier<C, M, DEPTH> {
         let role = if self.epochs.is_ahead_of_all(after_ts) {
             self.refuse(&request, RequestError::AfterTsAhead, outputs);
             None
-        } else if after_ts.epoch > self.epochs.clock().epoch || !self.queue.has_room(request.operations.len()) {
+        } else if self.epochs.is_for_later(after_ts) || !self.queue.has_room(request.operations.len()) {
             Output::NotYet.encode(outputs);
             return Ok(());
         } else if check_operations::<M>(request.header.operations, request.operations, is_own).is_err() {

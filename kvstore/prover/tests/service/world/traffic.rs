@@ -28,7 +28,8 @@ impl World {
         let after_ts = match self.rng.u8(0..20) {
             0 => (u64::from(self.durable.epoch) + 50) << 32, // beyond every clock
             1 => u64::from(u32::MAX),                        // the last moment of an epoch long gone
-            2..10 => 0,
+            2 => (u64::from(self.durable.epoch) + 1) << 32 | u64::from(u32::MAX), // of one that some threads may have left
+            3..10 => 0,
             _ => self.newest_ts,
         };
         let trick = self.rng.u8(0..24);
