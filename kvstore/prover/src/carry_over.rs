@@ -3,7 +3,7 @@
 
 use crate::aging::Aging;
 use crate::error::Error;
-use crate::mirror::{HotSize, LOG_BYTES, Mirror};
+use crate::mirror::{HotSize, Mirror};
 use crate::reading::Wanted;
 use crate::records::RecordId;
 
@@ -56,7 +56,8 @@ impl CarryOver {
     /// Write what finds room in the log; true if nothing is left.
     pub fn write(&mut self, mirror: &mut Mirror, aging: &mut Aging) -> Result<bool, Error> {
         let closing_epoch = mirror.clock.epoch - 1; // next_epoch has raised it
-        while self.done < self.ready && mirror.log_bytes() < LOG_BYTES {
+        let log_bytes_max = mirror.log_bytes_with_cut();
+        while self.done < self.ready && mirror.log_bytes() < log_bytes_max {
             let id = self.records[self.done];
             self.done += 1;
             mirror.carry_over(id)?;

@@ -284,7 +284,8 @@ pub fn from_blum(mirror: &Mirror) -> impl Iterator<Item = Slot> {
 /// there, or has a child in the cache.
 pub fn go_back(mirror: &mut Mirror, slots: &mut Vec<Slot>, most: usize) -> Result<(), Error> {
     let least = slots.len().saturating_sub(most);
-    while slots.len() > least && mirror.log_bytes() < LOG_BYTES {
+    let log_bytes_max = mirror.log_bytes_with_cut();
+    while slots.len() > least && mirror.log_bytes() < log_bytes_max {
         if slots.len().is_multiple_of(LOOKED_AT_TOGETHER) {
             let next = slots.iter().rev().take(LOOKED_AT_TOGETHER);
             let next = next.filter_map(|slot| mirror.cache.get(*slot));

@@ -33,6 +33,10 @@ const HOT_NODE_PASSAGES: u8 = 3;
 /// of one log while the next is written (Linux gives a Unix socket 208 KiB, bookkeeping included).
 pub const LOG_BYTES: usize = 128 << 10;
 
+/// Bytes that every log has for what ends an epoch, however many operations are in it: else clients that have enough of them in flight could keep
+/// an epoch from ending.
+const CUT_BYTES_MIN: usize = LOG_BYTES / 2;
+
 const LINK_BROKEN: Error = Error::Engine("a slot of the cache is not what it should be");
 const TOO_FEW_SLOTS: Error = Error::Engine("the cache has too few slots for one proof");
 const CLOCK_ENDS: Error = Error::Engine("the clock is at its end: the epoch should have been closed long ago");
@@ -127,6 +131,11 @@ impl Mirror {
     /// Bytes of the log that is being written.
     pub const fn log_bytes(&self) -> usize {
         self.log.len()
+    }
+
+    /// How many bytes the log may have when it has, beside operations, what ends an epoch.
+    pub fn log_bytes_with_cut(&self) -> usize {
+        LOG_BYTES.max(self.log.len() + CUT_BYTES_MIN)
     }
 
     /// The log that has been written.

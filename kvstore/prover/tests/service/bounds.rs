@@ -169,6 +169,43 @@ fn operations_run_while_an_epoch_closes() {
     world.certify(false);
 }
 
+/// Operations of at least a whole log are always waiting: each batch fills one, and what is asked about comes on top.
+#[test]
+fn an_epoch_ends_however_many_operations_wait() {
+    const REQUESTS: u64 = 16;
+    let shape = Shape {
+        slots: 1000,
+        hot_records_max: 10_000,
+        ..IDLE
+    };
+    let mut world = World::with_limits(508, shape, Limits::NONE);
+    for number in (0..8000).step_by(200) {
+        world.request((number..number + 200).map(put).collect());
+        world.request((number..number + 200).map(put).collect());
+        world.quiesce();
+    }
+    end_epoch(&mut world);
+    let mut waiting = (0..8000).step_by(512).cycle();
+    let mut sent = world.receipts;
+    for turn in 0.. {
+        if turn == 40 {
+            world.start_cut(false);
+        }
+        if turn > 40 && world.has_handed_over() {
+            break;
+        }
+        assert!(turn < 400, "the epoch does not end");
+        while sent < world.receipts + REQUESTS {
+            let first = waiting.next().expect("a cycle");
+            world.request((first..first + 512).map(|number| put(number % 8000)).collect());
+            sent += 1;
+        }
+        world.run(1);
+    }
+    world.quiesce();
+    world.certify(false);
+}
+
 #[test]
 fn a_batch_ends_when_it_has_read_what_it_may() {
     let read_at_once_max = |read_bytes_max| {
