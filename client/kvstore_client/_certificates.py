@@ -349,9 +349,9 @@ class Chain:
             raise contradiction(known, certificate)
         self._check_instance(certificate)
 
-    def named_before(self, known: Certificate, unverified: UnverifiedCertificate) -> Certificate:
-        """The certificate before a known one of the chain. Raises as `extend`."""
-        if unverified.epoch + 1 < known.epoch:
+    def named_before(self, known: Certificate | None, unverified: UnverifiedCertificate) -> Certificate:
+        """The certificate before a known one of the chain, or before a gap at its beginning. Raises as `extend`."""
+        if known is None or unverified.epoch + 1 < known.epoch:
             # A gap is between: only the signature vouches for it.
             certificate = unverified.verify(self.identity)
             self._check_instance(certificate)
@@ -367,8 +367,9 @@ class Chain:
         return named
 
     def recent_hashes(self) -> dict[int, bytes]:
-        """Of the last certificates, by epoch: at most RECENT_MAX."""
-        return {epoch: certificate.hash for epoch, certificate in self._recent.items()}
+        """Of the last certificates, by epoch: at most RECENT_MAX, and those of overrides."""
+        passed = {override.epoch: override.head for override in self.overrides if override.epoch <= self.epoch}
+        return passed | {epoch: certificate.hash for epoch, certificate in self._recent.items()}
 
     def incarnation_of(self, epoch: int) -> bytes | None:
         """The incarnation that certified `epoch`; None if it is not known: see `gaps`, or the chain is not there."""

@@ -136,7 +136,8 @@ class KV:
         self._session = session
         self._loop = asyncio.get_running_loop()
         self._state_file = state_file
-        self._saved_epoch = 0
+        self._saved = b""
+        """The last certificate in the state file, as far as this client has written it."""
         self._saving: asyncio.Task[None] | None = None
         self._save_error: KVStoreError | None = None
         self._timeout_seconds = timeout_seconds
@@ -408,17 +409,21 @@ class KV:
     def _remember(self) -> None:
         """After input: if there is a new certificate, save it beside the loop; one save at a time."""
         chain = self._session.chain
-        if self._state_file is None or chain is None or chain.epoch == self._saved_epoch or self._saving is not None:
+        if self._state_file is None or self._saving is not None or chain is None or chain.last is None:
+            return
+        if chain.last.data == self._saved:
             return
         self._saving = self._loop.create_task(self._save())
 
     async def _save(self) -> None:
         chain = self._session.chain
-        memory = Memory.of(chain) if chain is not None and chain.epoch != self._saved_epoch else None
+        memory = Memory.of(chain) if chain is not None else None
         try:
             if self._state_file is not None and memory is not None:
                 await asyncio.to_thread(self._state_file.save, memory)
-                self._saved_epoch = memory.certificate.epoch
+                self._saved = memory.certificate.data
+                if memory.accepted and chain is not None:
+                    chain.accepted = False  # it is what is remembered now: no other chain may replace that unnoticed
         except KVStoreError as error:
             self._save_error = error
             self._link.failed(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kvstore_client._crypto import SessionKeys
 from kvstore_client._lane import Lane, Turn
@@ -22,7 +22,7 @@ class Current:
     incarnation: bytes
     turn: Turn
     lanes: list[Lane]
-    former_key: bytes
+    former_key: bytes = field(repr=False)
     admin: AdminLine | None
 
     @classmethod

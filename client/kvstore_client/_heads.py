@@ -129,6 +129,7 @@ class Comparison:
         self._chain = chain
         self._settle = settle
         self._relation = Relation.SAME
+        self._is_paging = False
         self._lowest: Certificate | None = None
         self._page: list[UnverifiedCertificate] = []
         self._page_first = self._page_end = 0
@@ -143,20 +144,22 @@ class Comparison:
 
         Raises ForkError.
         """
-        if self._lowest is not None or self._chain.epoch < self._theirs.epoch:
+        if self._is_paging or self._chain.epoch < self._theirs.epoch:
             return None
         if self._chain.hash_of(self._theirs.epoch) is not None:
             self._decide(None)
             return None
-        self._lowest = self._chain.oldest
+        self._is_paging = True
         return self.ask()
 
     def ask(self) -> bytes | None:
         """On a new connection, or for the next page: the frame that asks for certificates, if any are missing."""
-        if self._lowest is None:
+        if not self._is_paging:
             return self.advance()
         self._page.clear()
-        self._page_end = self._lowest.epoch
+        # A chain that begins with an override has no certificate yet.
+        self._lowest = self._lowest or self._chain.oldest
+        self._page_end = self._chain.epoch + 1 if self._lowest is None else self._lowest.epoch
         while (gap := self._chain.gap_before(self._page_end)) is not None and gap == self._page_end - 1:
             self._page_end = gap
         self._page_first = max(self._theirs.epoch, self._page_end - CERTIFICATES_MAX, (gap or 0) + 1)
@@ -169,11 +172,11 @@ class Comparison:
     def take(self, unverified: UnverifiedCertificate) -> bytes | None:
         """As `advance`. Raises CertificateError, ForkError."""
         self._page.append(unverified)
-        assert self._lowest is not None
         if unverified.epoch + 1 < self._page_end:
             return None
         for before in reversed(self._page):
             self._lowest = self._chain.named_before(self._lowest, before)
+        assert self._lowest is not None, "a page is not empty"
         if self._lowest.epoch > self._theirs.epoch:
             return self.ask()
         self._decide(self._lowest)

@@ -39,9 +39,15 @@ _WATCHES = 4
 
 @dataclass(slots=True)
 class _Wait:
-    """Since when, by the loop's clock, calls wait on a line that settles nothing."""
+    """Since when, by the loop's clock, calls wait on a line that settles nothing.
+
+    Certificates that bring a new session nearer count as well, but only until the first one is ready: else a server
+    could keep calls waiting by one session after the other.
+    """
 
     settled_count: int
+    caught_up_count: int
+    ready_count: int
     since: float
     tried_again: bool = False
 
@@ -155,34 +161,45 @@ class Link:
         waits: dict[int, _Wait] = {}
         stuck: dict[int, Lane | AdminLine] = {}
         for number, line in session.busy_lines().items():
-            settled_count, wait = line.settled_count + session.caught_up_count, self._waits.get(number)
-            if wait is None or wait.settled_count != settled_count:
+            wait = self._waits.get(number)
+            if wait is None or self._got_on(line, wait):
                 # It may have begun to wait right after the last look.
-                wait = _Wait(settled_count, now - interval)
+                wait = self._wait(line, now - interval)
             elif now - wait.since >= self._timeout_seconds:
                 stuck[number] = line
             waits[number] = wait
         self._waits = waits
         if not stuck:
             return
-        missing, connected = self._what_is_missing(), session.phase is Phase.READY
+        missing, connected = self._no_answer(), session.phase is Phase.READY
         for number, line in stuck.items():
             if connected and not waits[number].tried_again:
-                waits[number] = _Wait(waits[number].settled_count, now, tried_again=True)
+                waits[number] = self._wait(line, now, tried_again=True)
             else:
                 del waits[number]
                 line.abandon(missing)
         # An answer that comes later, on this connection, would find nobody.
         self._abort()
 
+    def _wait(self, line: Lane | AdminLine, since: float, *, tried_again: bool = False) -> _Wait:
+        session = self._session
+        return _Wait(line.settled_count, session.caught_up_count, session.ready_count, since, tried_again)
+
+    def _got_on(self, line: Lane | AdminLine, wait: _Wait) -> bool:
+        caught_up = self._session.caught_up_count != wait.caught_up_count
+        return line.settled_count != wait.settled_count or (caught_up and self._session.ready_count == wait.ready_count)
+
     def _abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 
     def _what_is_missing(self) -> KVStoreError:
-        host, port = self._address
         if self._session.awaited_epoch is not None:
             return CertificateTimeoutError(self._session.awaited_epoch, self._timeout_seconds)
+        return self._no_answer()
+
+    def _no_answer(self) -> ConnectionLostError:
+        host, port = self._address
         reason = self._session.dropped or self._last_error
         detail = f" ({reason})" if reason is not None and self._session.phase is not Phase.READY else ""
         doubt = "; whether waiting writes took effect is unknown" if self._session.busy else ""

@@ -7,7 +7,7 @@ signature or MAC. Malformed bytes raise ProtocolError. Receipts are read in `_la
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from kvstore_client._certificates import Claim
@@ -46,7 +46,7 @@ class FormerSession:
 
     incarnation: bytes
     session: int
-    key: bytes
+    key: bytes = field(repr=False)
 
 
 def encode_client_hello(
@@ -244,11 +244,15 @@ class UnverifiedAdminAnswer:
             raise ProtocolError(f"admin answer: {len(data)} bytes are too few")
         self._data = data
 
+    def answers(self, key: bytes, request: bytes) -> bool:
+        """Whether it is the monitor's answer to `request`."""
+        expected = mac(key, b"B", self._data[:-MAC_BYTES] + request[-MAC_BYTES:])
+        return self._data[:16] == request[:16] and mac_equal(expected, self._data[-MAC_BYTES:])
+
     def verify(self, key: bytes, request: bytes) -> AdminAnswer:
         """Raises ReceiptError if it is not the monitor's answer to `request`."""
         body = self._data[:-MAC_BYTES]
-        expected = mac(key, b"B", body + request[-MAC_BYTES:])
-        if self._data[:16] != request[:16] or not mac_equal(expected, self._data[-MAC_BYTES:]):
+        if not self.answers(key, request):
             raise ReceiptError(
                 "the answer to an admin request is not the monitor's",
                 {"admin_request": request, "admin_answer": self._data},

@@ -63,8 +63,11 @@ class AdminLine:
         self._session = session
         self._sequence = 0
         self._in_flight: AdminCall | None = None
-        self._request = b""
+        self._requests: list[bytes] = []
+        """Those that were sent under the number of the one in flight: the monitor takes one of them."""
         self._sent_again = False
+        self._superfluous = 0
+        """Number of requests of which a copy is still to be rejected, since another one was taken."""
         self._refusal: UnavailableError | None = None
 
     @property
@@ -79,6 +82,7 @@ class AdminLine:
             if not call.settled:
                 self._sequence += 1
                 self._in_flight, self._sent_again = call, False
+                self._requests.clear()
                 return self._encode(call.op, call.arguments)
         return None
 
@@ -90,11 +94,12 @@ class AdminLine:
         self._sent_again = True
         if self._in_flight.settled:
             return self._encode(AdminOp.LIST, b"")
-        return encode_frame(FrameType.ADMIN, self._request)
+        return encode_frame(FrameType.ADMIN, self._requests[-1])
 
     def refuse(self, error: UnavailableError) -> bytes | None:
         """The host says that it did not pass the request in flight on. A harmless request of the same number takes its
-        place, so that it cannot take effect later; then the call fails. None if nothing is in flight."""
+        place, so that it cannot take effect later; if the monitor takes that one, the call fails. None if nothing is
+        in flight."""
         if self._in_flight is None or self._refusal is not None:
             return None
         self._refusal, self._sent_again = error, True
@@ -104,10 +109,15 @@ class AdminLine:
         """The answer to the request in flight, checked, and who waits for it. Raises ReceiptError, ProtocolError."""
         if self._in_flight is None:
             raise ProtocolError("the server sent an admin answer that nobody asked for")
-        answer = UnverifiedAdminAnswer(body).verify(self._key, self._request)
+        unverified = UnverifiedAdminAnswer(body)
+        taken = next((request for request in self._requests if unverified.answers(self._key, request)), None)
+        answer = unverified.verify(self._key, taken or self._requests[-1])
         self.settled_count += 1
         if self._refusal is not None:
-            self._in_flight.fail(self._refusal)
+            if taken is self._requests[-1]:
+                self._in_flight.fail(self._refusal)
+            else:
+                self._superfluous = self._sequence  # the host has passed the first one on, too
         return self._take_in_flight(), answer
 
     def explains(self, sequence: int) -> bool:
@@ -116,6 +126,9 @@ class AdminLine:
         Only the host says so, which may as well have changed or dropped both copies: nothing is known of the change.
         False: an honest host has no such rejection, unless the session has ended.
         """
+        if sequence == self._superfluous:
+            self._superfluous = 0
+            return True
         if self._in_flight is None or sequence != self._sequence or not self._sent_again:
             return False
         self._lose_answer("the connection was lost with the answer")
@@ -135,8 +148,8 @@ class AdminLine:
         return self.queue
 
     def _encode(self, op: AdminOp, arguments: bytes) -> bytes:
-        self._request = encode_admin_request(self._key, self._session, self._sequence, op, arguments)
-        return encode_frame(FrameType.ADMIN, self._request)
+        self._requests.append(encode_admin_request(self._key, self._session, self._sequence, op, arguments))
+        return encode_frame(FrameType.ADMIN, self._requests[-1])
 
     def _lose_answer(self, reason: str) -> None:
         """A listing is asked for again; of a change nothing is known."""

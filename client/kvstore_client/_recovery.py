@@ -33,6 +33,7 @@ ever; what was in flight may have run, or may run yet if the host lied: gets are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from kvstore_client._errors import (
     KVStoreError,
@@ -47,13 +48,19 @@ from kvstore_client._operations import DELETE, GET, PUT, Operation
 from kvstore_client._receipts import Receipt, Written
 
 
-def settle_ran(sent: Sent, receipt: Receipt) -> list[Operation]:
-    """The request ran, at or before the receipt's ts. Returns what is to be asked again."""
+def settle_ran(sent: Sent, receipt_of: Callable[[], Receipt]) -> list[Operation]:
+    """The request ran, at or before the ts of its receipt, which is made only if something hangs on it.
+
+    Returns what is to be asked again.
+    """
     again = []
+    receipt: Receipt | None = None
     for operation in _unsettled(sent.operations):
         if operation.code == GET:
             again.append(operation)
-        elif operation.code in (PUT, DELETE):
+            continue
+        receipt = receipt or receipt_of()
+        if operation.code in (PUT, DELETE):
             operation.call.deliver(operation.index, Written(receipt))
         else:
             error = ResultLostError("the operation ran, but the connection was lost with its result: read the key")
@@ -103,7 +110,7 @@ def after_resume(
     again: list[Operation] = []
     for sent in lane.in_flight:
         if sent.sequence <= last:
-            kept = settle_ran(sent, receipt_of(sent))
+            kept = settle_ran(sent, partial(receipt_of, sent))
             lane.settled_count += len(sent.operations) - len(kept)
             again += kept
         else:
@@ -127,7 +134,7 @@ def after_restart(
     for lane in lanes:
         for sent in lane.in_flight:
             if former is not None and sent.sequence <= former.replayed[lane.thread]:
-                again += settle_ran(sent, receipt_of(lane.thread, sent.sequence))
+                again += settle_ran(sent, partial(receipt_of, lane.thread, sent.sequence))
             elif former is not None or sent.epoch_min >= lost_from:
                 again += _unsettled(sent.operations)
             else:

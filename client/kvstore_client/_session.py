@@ -106,6 +106,8 @@ class Session:
         self.greeting: Greeting | None = None
         self.caught_up_count = 0
         """Grows whenever certificates of the monitor bring a new session nearer."""
+        self.ready_count = 0
+        """How often operations could be sent again."""
         self._output: list[bytes] = []
         self._current: Current | None = None
         self._questions = HostQuestions()
@@ -329,18 +331,29 @@ class Session:
         if self._resumes or self._current is None:
             return
         if self._resume_rejected:
+            self._refusal = None
             self._send_hello()
             return
         assert self.chain is not None
-        self.phase = Phase.READY
         if self._refusal is not None:
             self._refusal = None
+            self._get_ready()
             return
+        unanswered = self.outcomes.former_to_ask_about(self._current.incarnation)
+        if unanswered is not None:
+            # The connection was lost before the hello about it was answered. Nothing has been sent in this session yet.
+            self._send_hello(unanswered)
+            return
+        self._get_ready()
         # Certificates may have been released while there was no connection.
         self._output.append(encode_certificates(self.chain.epoch + 1, CERTIFICATES_MAX))
         again = self._current.admin.again() if self._current.admin else None
         self._ask(again)
         self._ask(self._comparison.ask() if self._comparison else None)
+
+    def _get_ready(self) -> None:
+        self.phase = Phase.READY
+        self.ready_count += 1
 
     def _send_hello(self, former: FormerSession | None = None) -> None:
         """Ask for a new session, and about `former`: by default the current one."""
@@ -373,7 +386,8 @@ class Session:
         try:
             new = chain.go_over(head, overrides, self._known_epoch)
         except (ForkError, RollbackError):
-            if not overrides or self._accept_override != head.instance:
+            given_up = [override.old_instance for override in chain.overrides]
+            if not overrides or self._accept_override != head.instance or head.instance in given_up:
                 raise
             chain, new = Chain.since(chain.identity, head, overrides), overrides[-1:]
             chain.accepted = True
@@ -422,7 +436,7 @@ class Session:
             self._send_hello(unanswered)
         else:
             self.outcomes.answers_lost = False
-            self.phase = Phase.READY
+            self._get_ready()
             self._ask(self._comparison.ask() if self._comparison else None)
 
     def _ask(self, frame: bytes | None) -> None:
@@ -473,7 +487,7 @@ class Session:
             self.outcomes.fail_all(OutcomeUnknownError("the connection to the unverified server was lost"))
             again = _recovery.after_session_gone(former.lanes)
         self._checkpointed = 0
-        self.phase = Phase.READY
+        self._get_ready()
         for operation in again:
             self.submit(operation)
 

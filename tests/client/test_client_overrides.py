@@ -335,6 +335,37 @@ async def test_heads_over_an_override(monitor: Monitor, host: Host, monkeypatch:
             assert lost.certificate in caught.value.evidence.values()
 
 
+async def test_older_head_where_nothing_was_certified_since_the_override(monitor: Monitor, host: Host) -> None:
+    async with client(host) as kv:
+        await grow(host, kv, 5)
+    older = head_of(monitor, monitor.certificates[1])
+    monitor.override(4)
+    async with client(host) as kv:
+        assert kv.epoch == 4
+        assert await kv.compare(older) is Relation.OLDER
+        forked = ref.certificate(monitor.identity_seed, older.instance, monitor.incarnation, 2, bytes(32), bytes(32))
+        with pytest.raises(ForkError):
+            await kv.compare(head_of(monitor, forked))
+
+
+async def test_override_that_was_accepted_once_does_not_hide_a_later_rollback(
+    monitor: Monitor, host: Host, tmp_path: Path
+) -> None:
+    await seen(host, tmp_path, 4)
+    monitor.override(3)
+    before = copy.deepcopy(monitor)
+    accepted = monitor.instance.hex()
+    async with client(host, state=tmp_path, accept_override=accepted) as kv:
+        await grow(host, kv, 1)
+    monitor.override(4)
+    async with client(host, state=tmp_path, accept_override=accepted) as kv:
+        await grow(host, kv, 2)
+    host.monitor = before  # store and monitor are put back to where that override was the last
+    with pytest.raises(ForkError, match="another store"):
+        async with client(host, state=tmp_path, accept_override=accepted):
+            pass
+
+
 def _use_blocking(address: str, fingerprint: str, state: Path, instance: str) -> None:
     with connect_sync(address, fingerprint, state=state, accept_override=instance, timeout=2) as kv:
         assert [override.epoch for override in kv.overrides] == [1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -32,7 +33,6 @@ from double import (
 )
 from kvstore_client import (
     KV,
-    CertificateTimeoutError,
     ClientKey,
     ConnectionLostError,
     ForbiddenError,
@@ -349,6 +349,39 @@ async def test_answer_about_the_former_session_is_lost(host: Host, kv: KV) -> No
     assert calls.increment.result().value == 2
 
 
+async def test_connection_is_lost_before_an_older_session_was_asked_about(host: Host, kv: KV) -> None:
+    """The answer of a session before the former one is lost, and its loss is told however often the connection breaks:
+    no write that was called before it is applied."""
+    await prepare(host, kv)
+    lost = await kv.put(b"first", b"v")
+    host.monitor.sessions.clear()
+    host.drop_connections()
+    await kv.get(b"kept")  # in a session of its own
+    held: list[int] = []
+    host.to_monitor = lambda kind, body: held.append(kind) or [] if kind == REQUEST else [(kind, body)]
+    built_on_it = asyncio.create_task(kv.put(b"second", b"v"))
+    await eventually(lambda: len(held) == 1)
+    host.to_monitor = honest
+    hellos: list[int] = []
+
+    def lose_the_second(kind: int, body: bytes) -> Frames:
+        if kind == HELLO_OK:
+            hellos.append(kind)
+            if len(hellos) == 2:
+                host.drop_connections()
+                return []
+        return [(kind, body)]
+
+    host.to_client = lose_the_second
+    host.restart()
+    with pytest.raises(NotAppliedError):
+        await built_on_it
+    with pytest.raises(ProvisionalLostError):
+        await lost.certified()
+    assert len(hellos) == 3
+    assert (await kv.get(b"second")).value is None
+
+
 async def test_session_that_the_host_closed(host: Host, kv: KV) -> None:
     await prepare(host, kv)
     provisional = await kv.put(b"kept", b"3")
@@ -486,7 +519,7 @@ async def test_certificates_withheld_while_catching_up(host: Host, kv: KV) -> No
     host.monitor.close_epoch()
     host.to_client = drop(CERTIFICATE)
     host.drop_connections()
-    with pytest.raises(CertificateTimeoutError, match="epoch 2 "):
+    with pytest.raises(ConnectionLostError, match="withholds certificates"):
         await kv.get(b"kept")
     host.to_client = honest
     host.drop_connections()
@@ -590,6 +623,39 @@ async def test_host_that_gives_new_sessions_in_place_of_answers(host: Host) -> N
             with pytest.raises(ConnectionLostError):
                 await kv.get(b"k")
         assert len(host.monitor.sessions) > 1
+
+
+async def test_host_that_certifies_and_restarts_in_place_of_answers(host: Host) -> None:
+    """Certificates that are followed on the way to one session after the other are no answer either."""
+
+    def lie(kind: int, body: bytes) -> Frames:
+        if kind == RESUMED:
+            return [(REJECTED, body[:8] + body[12:14] + bytes(8) + b"\1")]
+        return [] if kind == RECEIPT else [(kind, body)]
+
+    async with client(host, timeout=0.3) as kv:
+        host.to_client = lie
+        get = asyncio.create_task(kv.get(b"k"))
+        async with asyncio.timeout(5):
+            while not get.done():
+                host.monitor.close_epoch()
+                host.drop_connections()
+                await asyncio.sleep(0.1)
+            with pytest.raises(ConnectionLostError):
+                await get
+        assert kv.epoch > 3
+
+
+async def test_dead_connection_is_made_again_though_all_callers_give_up(host: Host) -> None:
+    async with client(host, timeout=0.2) as kv:
+        host.to_client = drop(RECEIPT)
+        async with asyncio.timeout(5):
+            while host.connections_count == 1:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(kv.get(b"k"), 0.02)
+        host.to_client = honest
+        host.drop_connections()
+        assert (await kv.get(b"k")).value is None
 
 
 @pytest.mark.parametrize("silent", [GREETING, HELLO_OK, RESUMED, RECEIPT])

@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator
 import pytest
 from double import (
     ADMIN,
+    ADMIN_ANSWER,
     CHANGES_REFUSED,
     ERROR,
     NO_ANSWER_NOW,
     RECEIPT,
+    REJECTED,
     REQUEST,
     RESUME,
     RESUMED,
@@ -32,6 +34,7 @@ from kvstore_client import (
     ConnectionLostError,
     NotAppliedError,
     OutcomeUnknownError,
+    Role,
     UnavailableError,
     connect,
 )
@@ -176,6 +179,30 @@ async def test_a_refused_admin_request_never_takes_effect(monitor: Monitor, host
         assert len(await kv.clients.list()) == 1
         host.full = False
         assert monitor.admin(held[0]) == 3, "its sequence is taken"
+
+
+async def test_an_admin_request_that_is_answered_after_another_was_refused(monitor: Monitor, host: Host) -> None:
+    """It had been passed on before: its answer is the monitor's, and what was sent in its place is not run."""
+    admin, other = ClientKey(seed("admin")), ClientKey(seed("other"))
+    monitor.clients[admin.public_key] = (3, b"admin")
+    async with connect(host.address, monitor.identity.hex(), key=admin, timeout=2) as kv:
+        late: list[bytes] = []
+        host.to_client = lambda kind, body: late.append(body) or [] if kind == ADMIN_ANSWER else [(kind, body)]
+        adding = asyncio.create_task(kv.clients.add("other", other.public_key, Role.WRITE))
+        await eventually(lambda: len(late) == 1)
+        host.full = True
+        copies: list[bytes] = []
+        host.to_monitor = lambda kind, body: copies.append(body) or [] if kind == ADMIN else [(kind, body)]
+        with pytest.raises(UnavailableError):
+            await kv.put(b"k", b"v")
+        await eventually(lambda: len(copies) == 1)
+        host.to_client = host.to_monitor = honest
+        host.push(ADMIN_ANSWER, late[0])
+        await adding
+        session, sequence = struct.unpack_from("<QQ", copies[0])
+        host.push(REJECTED, struct.pack("<QHQB", session, 65535, sequence, monitor.admin(copies[0])))
+        assert {entry.name for entry in await kv.clients.list()} == {"admin", "other"}
+        assert host.connections_count == 1
 
 
 async def test_a_refusal_by_an_unverified_server_ends_the_connection(monitor: Monitor) -> None:
