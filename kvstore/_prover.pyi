@@ -178,6 +178,10 @@ class Prover:
         """Whether the epoch should be closed at once: the thread's clock is halfway to its end. Ask for a cut."""
 
     @property
+    def cut_overdue(self) -> bool:
+        """Whether nothing more should be submitted before the epoch is closed: the clock could come to its end."""
+
+    @property
     def changed_bytes(self) -> int:
         """Bytes of rows that changed since the last cut."""
 
@@ -219,6 +223,8 @@ class PlainEngine:
     def active(self) -> bool: ...
     @property
     def cut_wanted(self) -> bool: ...
+    @property
+    def cut_overdue(self) -> bool: ...
     @property
     def changed_bytes(self) -> int: ...
     @property

@@ -141,8 +141,11 @@ class Connection(asyncio.Protocol):
             self._pause_or_resume()
 
     def send(self, frame: bytes) -> None:
-        """Send a whole frame. Closes after an error that says so; drops a client that does not read."""
-        if self._transport is None or self._closing:
+        """Send a whole frame, or several that are no errors, or none.
+
+        Closes after an error that says so; drops a client that does not read.
+        """
+        if self._transport is None or self._closing or not frame:
             return
         self._transport.write(frame)
         if frame[_TYPE_AT] == _ERROR and ERROR.unpack_from(frame, HEADER_BYTES)[0] in CLOSING_ERRORS:

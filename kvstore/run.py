@@ -204,7 +204,9 @@ class Run:
             for child in group:
                 await self._or_over(child.attached.wait())
                 child.send_json(ToChild.BEGIN, begin)
-            await self._or_over(_all_ready(group))
+            # A replay takes as long as the write-ahead log is; a worker that ends meanwhile is noticed all the same.
+            seconds = None if self._config.has_log else limits.START_SECONDS
+            await self._or_over(_all_ready(group), seconds)
 
     @property
     def _monitor_socket(self) -> Path:

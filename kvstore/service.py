@@ -101,6 +101,8 @@ class Service:
             self._tickets = Tickets(
                 config.log_path, config.workers, first_epoch, lambda text: self._set_trouble(_TICKETS, text)
             )
+            if self._tickets.former:
+                self._epochs.active(first_epoch)  # else they would pile up, from start to start
         incarnation = b"" if started is None else started.incarnation
         return {"epoch": first_epoch, "certificate": certificate.hex(), "incarnation": incarnation.hex()}
 
@@ -319,6 +321,8 @@ class Service:
             self._spawn(self._answer_status(answer))
         elif kind == Client.HELLO and self._tickets is not None and self._tickets.refusal:
             answer(error_frame(ErrorCode.NOT_NOW, f"no session can be opened now: {self._tickets.refusal}"))
+            if self._tickets.are_too_many:
+                self._cut_soon(self._epochs.open_epoch)
         else:
             assert self._monitor is not None, "an unverified worker passes on no hello and no admin request"
             ask = self._monitor.hello if kind == Client.HELLO else self._monitor.admin

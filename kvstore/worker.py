@@ -87,6 +87,7 @@ class Worker:
         self._control = control
         self._store = LmdbReader(serve.store_path)
         self._archive = Archive(self._store)
+        self._archive_turn = asyncio.Lock()
         self._monitor = LogLink()
         flags = (0 if serve.verified else GreetingFlag.UNVERIFIED) | (GreetingFlag.OPEN if serve.open else 0)
         flags |= GreetingFlag.WRITE_AHEAD_LOG if serve.has_log else 0
@@ -337,7 +338,7 @@ class Worker:
         self._open_epoch = epoch + 1
 
     def _after_round(self) -> None:
-        self._hold(self._engine.dirty_bytes > self._memory.dirty_bytes_max)
+        self._hold(self._engine.dirty_bytes > self._memory.dirty_bytes_max or self._engine.cut_overdue)
         if self._rounds.cutting:
             return
         if self._engine.active and self._active_reported < self._open_epoch:
@@ -399,8 +400,8 @@ class Worker:
         elif kind == _REQUEST or kind == Client.RESUME:
             self._route(connection, kind, body)
         elif kind == Client.CERTIFICATES and len(body) == _CERTIFICATES.size:
-            for frame in self._archive.certificate_frames(*_CERTIFICATES.unpack(body)):
-                connection.send(frame)
+            connection.expect_answer(len(body))
+            self._spawn(self._send_certificates(connection.number, *_CERTIFICATES.unpack(body)))
         elif kind == Client.KEYS and len(body) == _KEYS.size:
             after, at_most = _KEYS.unpack(body)
             if 0 < at_most <= limits.KEYS_AT_ONCE_MAX:
@@ -464,6 +465,14 @@ class Worker:
             connection.sessions.add(session)
             connection.greet()
             self._control.send(FromChild.SESSION_FOUND, SESSION.pack(session))
+
+    async def _send_certificates(self, number: int, from_epoch: int, at_most: int) -> None:
+        async with self._archive_turn:
+            # One page at a time, and others between: it costs its client a few bytes, and the worker thousands of rows.
+            await asyncio.sleep(0)
+            is_there = self._port.find(number) is not None
+            frames = self._archive.certificate_frames(from_epoch, at_most) if is_there else ()
+            self._port.answer(number, b"".join(frames))
 
     async def _list_keys(self, number: int, after: bytes, at_most: int) -> None:
         # What is durable is listed.

@@ -44,9 +44,14 @@ class Tickets:
         )
 
     @property
+    def are_too_many(self) -> bool:
+        """Whether no session can be opened before the next certificates."""
+        return self._counts.total() >= limits.TICKETS_MAX
+
+    @property
     def refusal(self) -> str:
         """Why no session can be opened now; empty if it can."""
-        if self._counts.total() >= limits.TICKETS_MAX:
+        if self.are_too_many:
             return f"{limits.TICKETS_MAX} sessions were opened since the last certificates: wait for the next"
         return self._trouble
 

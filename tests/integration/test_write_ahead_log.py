@@ -172,6 +172,24 @@ async def test_more_is_replayed_than_memory_allows_between_two_cuts(tmp_path: Pa
         service.close()
 
 
+async def test_tickets_of_sessions_in_which_nothing_ran_are_certified_at_the_next_start(tmp_path: Path) -> None:
+    """Else they would pile up from start to start, until no session could be opened any more."""
+    port = free_port()
+    service = await started(service_at(tmp_path, port))
+    try:
+        async with client_of(service):
+            pass
+        service.kill()
+        tickets = service.data / "wal"
+        assert any(segment.stat().st_size > 0 for segment in tickets.glob("tickets-*"))
+        service = await started(service_at(tmp_path, port, epoch_ms=50))
+        async with asyncio.timeout(20):
+            while list(tickets.glob("tickets-*")):  # noqa: ASYNC110 - another process deletes them
+                await asyncio.sleep(0.05)
+    finally:
+        service.close()
+
+
 async def test_end_of_the_log_that_was_lost_is_reported(tmp_path: Path) -> None:
     port = free_port()
     service = await started(service_at(tmp_path, port))

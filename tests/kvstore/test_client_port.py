@@ -159,6 +159,16 @@ def test_answers_that_are_due_together_are_one_write(port: ClientPort) -> None:
     assert client.transport.ended == "closed"
 
 
+def test_a_frame_may_be_answered_by_nothing(port: ClientPort) -> None:
+    client = Client(port)
+    client.sends(*[b"x"] * (limits.PENDING_FRAMES_MAX + 1))
+    assert not client.transport.reading
+    for _ in range(limits.PENDING_FRAMES_MAX):
+        port.answer(client.connection.number, b"")
+    assert client.transport.reading
+    assert client.transport.written == [GREETING]
+
+
 def test_a_client_that_sends_no_more_gets_its_answers_first(port: ClientPort) -> None:
     client, idle = Client(port), Client(port)
     client.sends(b"a", b"b")

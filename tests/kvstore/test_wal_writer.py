@@ -184,6 +184,7 @@ async def test_tickets_ask_for_a_cut_and_are_refused_when_there_are_too_many(
         assert enough == [False, False, True]
         enough = [tickets.keep(2, b"%d" % number, lambda: kept.append(2)) for number in range(2)]
         assert enough == [False, False]
+        assert tickets.are_too_many
         assert "wait for the next" in tickets.refusal
         await until(lambda: kept == [1, 1, 1, 2, 2])
         tickets.certified(1)

@@ -95,6 +95,11 @@ impl PlainEngine {
     }
 
     #[getter]
+    fn cut_overdue(&self) -> bool {
+        false
+    }
+
+    #[getter]
     fn changed_bytes(&self) -> usize {
         self.0.changed_bytes()
     }

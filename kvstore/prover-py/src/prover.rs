@@ -148,6 +148,11 @@ impl Prover {
     }
 
     #[getter]
+    fn cut_overdue(&self) -> bool {
+        self.0.is_cut_overdue()
+    }
+
+    #[getter]
     fn changed_bytes(&self) -> usize {
         self.0.changed_bytes()
     }

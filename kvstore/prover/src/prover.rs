@@ -41,6 +41,9 @@ const LEAVING_AT_ONCE: usize = 4096;
 /// Counter of the clock at which the epoch should be closed, halfway to its end.
 const COUNTER_SOON: u32 = 1 << 31;
 
+/// Counter at which nothing more should run before the epoch is closed: what has been submitted does not come near the end.
+const COUNTER_LATE: u32 = 3 << 30;
+
 const NOT_REPLAYING: Error = Error::Engine("the replay of the write-ahead log has ended, or there is none");
 
 /// How a prover starts.
@@ -536,6 +539,11 @@ impl Prover {
         self.mirror.clock.counter >= COUNTER_SOON
     }
 
+    /// Whether nothing more should be submitted before the epoch is closed: the clock could come to its end, after which nothing is proved.
+    pub const fn is_cut_overdue(&self) -> bool {
+        self.mirror.clock.counter >= COUNTER_LATE
+    }
+
     /// Bytes of rows that changed since the last cut.
     pub const fn changed_bytes(&self) -> usize {
         self.mirror.records.changed_bytes()
@@ -564,5 +572,40 @@ impl Prover {
     /// The number of this thread.
     pub const fn thread(&self) -> ThreadId {
         self.rules.thread
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_late_asks_for_a_cut_and_later_for_a_pause() {
+        let rules = FrameRules {
+            thread: 0,
+            threads: 1,
+            key_bytes_max: 4096,
+            value_bytes_max: 1 << 20,
+            response_bytes_max: 1 << 20,
+        };
+        let mut prover = Prover::new(Config {
+            rules,
+            previous_threads: 1,
+            epoch: 1,
+            fresh: true,
+            slots: SLOTS_MIN,
+            hot_records_max: 0,
+            hot_bytes_max: 0,
+            kept_value_bytes_max: 0,
+            warm_bytes_max: 0,
+            read_bytes_max: 0,
+            log_incarnation: None,
+        })
+        .expect("a prover");
+        let quarters = [1, 2, 3].map(|quarter| {
+            prover.mirror.clock.counter = quarter << 30;
+            (prover.is_cut_wanted(), prover.is_cut_overdue())
+        });
+        assert_eq!(quarters, [(false, false), (true, false), (true, true)]);
     }
 }

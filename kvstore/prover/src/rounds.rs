@@ -7,10 +7,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use zetakv_verifier::codec::Reader;
 use zetakv_verifier::crypto::Mac;
 use zetakv_verifier::key::{Key, LEAF_DEPTH};
 use zetakv_verifier::machine::Role;
 use zetakv_verifier::output::Output;
+use zetakv_verifier::receipt::Resumed;
 use zetakv_verifier::request::Rejection;
 
 use crate::error::Error;
@@ -393,6 +395,7 @@ impl Rounds {
                     },
                     Some(_) => return Err(OUT_OF_ORDER),
                 };
+                self.reject_held(resumed, frames)?;
                 frames.push((origin, resumed_frame(resumed)));
                 self.pass_answers(frames);
             }
@@ -421,6 +424,30 @@ impl Rounds {
             Output::HandedOver(_) | Output::EpochNotYet | Output::Logged(_) | Output::Failed(_) => {
                 return Err(OUT_OF_ORDER);
             }
+        }
+        Ok(())
+    }
+
+    /// A session was resumed: its requests of older generations that are held will never be admitted, and their client hears so first.
+    fn reject_held(&mut self, resumed: &[u8], frames: &mut Vec<ClientFrame>) -> Result<(), Error> {
+        let garbled = |_| Error::Monitor("the monitor's answer to a resume cannot be parsed");
+        let resumed = Resumed::decode(&mut Reader::new(resumed)).map_err(garbled)?;
+        for request in core::mem::take(&mut self.held) {
+            let header = &request.header;
+            if header.session == resumed.session && header.generation < resumed.generation {
+                let reason = Rejection::BadGeneration as u8;
+                let frame = rejected_frame(header.session, self.rules.thread, header.sequence, reason);
+                frames.push((request.origin, frame));
+            } else {
+                self.held.push(request);
+            }
+        }
+        if self
+            .held
+            .iter()
+            .all(|request| request.header.session != resumed.session)
+        {
+            self.held_sessions.remove(&resumed.session);
         }
         Ok(())
     }
