@@ -404,7 +404,9 @@ class Worker:
             self._spawn(self._send_certificates(connection.number, *_CERTIFICATES.unpack(body)))
         elif kind == Client.KEYS and len(body) == _KEYS.size:
             after, at_most = _KEYS.unpack(body)
-            if 0 < at_most <= limits.KEYS_AT_ONCE_MAX:
+            if serve.verified and not connection.greeted:
+                connection.refuse(ErrorCode.NOT_ACCEPTABLE, "a listing of keys needs a session: say hello first")
+            elif 0 < at_most <= limits.KEYS_AT_ONCE_MAX:
                 connection.expect_answer(len(body))
                 self._spawn(self._list_keys(connection.number, after, at_most))
             else:

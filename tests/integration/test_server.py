@@ -182,6 +182,23 @@ async def test_bad_frames_of_one_client_do_not_disturb_another(tmp_path: Path, v
         assert (await kv.status())["state"] == "ok"
 
 
+@pytest.mark.parametrize("verified", [True, False], ids=["verified", "unverified"])
+async def test_keys_are_listed_only_for_those_who_were_let_in(tmp_path: Path, verified: bool) -> None:
+    async with Service(tmp_path, verified=verified) as service:
+        reader, writer = await asyncio.open_connection(*service.address.split(":"))
+        await _frame(reader)  # greeting
+        writer.write(struct.pack("<IB32sI", 37, 0x07, bytes(32), 10))
+        kind, body = await _frame(reader)
+        if verified:
+            assert (kind, body[:2]) == (0x8F, struct.pack("<H", 5))
+            assert b"say hello first" in body
+        else:
+            assert (kind, body) == (0x89, bytes(4))
+        writer.close()
+        async with service.connected() as kv:
+            assert [key async for key in kv.keys()] == []
+
+
 async def test_a_client_that_does_not_read_stops_no_one_else(tmp_path: Path) -> None:
     async with Service(tmp_path) as service, service.connected() as kv:
         _, writer = await asyncio.open_connection(*service.address.split(":"), limit=1)
