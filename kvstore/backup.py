@@ -76,14 +76,18 @@ def restore(source: Path, data: Path, *, replace: bool) -> list[Path]:
             former = [path for path in (log, store) if path.exists()]
             if former and not replace:
                 raise BackupError(f"{former[-1]} exists: with --replace it is moved aside, and kept")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(mode=0o700)
-            shutil.copyfile(source / "store" / _DATA_FILE, partial / _DATA_FILE)
-            failpoints.hit("restore.after_copy")
-            if _describe(partial)["epoch"] != manifest["epoch"]:
-                raise BackupError(f"{source} is damaged: its store is not the one of its {MANIFEST}")
-            for path in (partial / _DATA_FILE, partial):
-                _sync(path)
+            for path in former:
+                if path.is_mount():
+                    raise BackupError(
+                        f"{path} is where a disk is mounted, and cannot be moved aside: restore elsewhere"
+                    )
+            with _unfinished(partial):
+                shutil.copyfile(source / "store" / _DATA_FILE, partial / _DATA_FILE)
+                failpoints.hit("restore.after_copy")
+                if _describe(partial)["epoch"] != manifest["epoch"]:
+                    raise BackupError(f"{source} is damaged: its store is not the one of its {MANIFEST}")
+                for path in (partial / _DATA_FILE, partial):
+                    _sync(path)
             marker = restore_marker(data)
             marker.touch()
             _sync(data)
@@ -119,13 +123,12 @@ def compact(data: Path, progress: Progress) -> tuple[int, int]:
         finally:
             writer.close()
         before = (store / _DATA_FILE).stat().st_size
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(mode=0o700)
-        with _opened(store) as old, lmdb.open(str(partial), map_size=_map_bytes(old), sync=False) as new:
-            _copy_rows(old, new, progress)
-            failpoints.hit("compact.before_sync")
-            new.sync(True)
-        _sync(partial / _DATA_FILE)
+        with _unfinished(partial):
+            with _opened(store) as old, lmdb.open(str(partial), map_size=_map_bytes(old), sync=False) as new:
+                _copy_rows(old, new, progress)
+                failpoints.hit("compact.before_sync")
+                new.sync(True)
+            _sync(partial / _DATA_FILE)
         failpoints.hit("compact.before_rename")
         (partial / _DATA_FILE).rename(store / _DATA_FILE)
         failpoints.hit("compact.after_rename")
@@ -134,6 +137,18 @@ def compact(data: Path, progress: Progress) -> tuple[int, int]:
         _sync(store)
         shutil.rmtree(partial, ignore_errors=True)
         return before, (store / _DATA_FILE).stat().st_size
+
+
+@contextmanager
+def _unfinished(partial: Path) -> Iterator[None]:
+    """An empty directory for a new store. If that is not finished, it takes no room any more."""
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(mode=0o700)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _describe(store: Path) -> dict[str, Any]:

@@ -81,6 +81,8 @@ class ServeConfig:
         _check("--http-port", self.http_port is None or 0 <= self.http_port < 1 << 16, "0 to 65535")
         _check("--key-bytes", 1 <= self.key_bytes_max <= limits.KEY_BYTES_MAX, f"1 to {limits.KEY_BYTES_MAX}")
         _check("--value-bytes", 1 <= self.value_bytes_max <= limits.VALUE_BYTES_MAX, f"1 to {limits.VALUE_BYTES_MAX}")
+        together, together_max = self.key_bytes_max + self.value_bytes_max, limits.KEY_AND_VALUE_BYTES_MAX
+        _check("--key-bytes and --value-bytes", together <= together_max, f"{together_max} at most, together")
         _check("--monitor", self.verified or self.monitor is None, "left out with --unverified")
         _check("--register", self.register is None or (self.verified and self.monitor is None), _REGISTER_OF_CHILD)
         _check("--durability", self.durability in {DURABILITY_EPOCH, DURABILITY_WAL}, "epoch or wal")

@@ -2,7 +2,7 @@
 
 DATA/lock         held by the running supervisor and its children; names the supervisor's process
 DATA/runtime      link to the directory of the running server's sockets
-DATA/store/       the LMDB environment; store.new, store.partial: not finished ones; store.replaced-*: former ones
+DATA/store/       the LMDB environment; store/unfinished, store.partial: not finished; store.replaced-*: former ones
 DATA/wal/         the write-ahead log, if there is one; wal.replaced-*: former ones
 DATA/monitor/     state and keys of an embedded monitor
 DATA/http.token   bearer token of the HTTP gateway
@@ -24,6 +24,8 @@ from kvstore.children import ServiceError
 from kvstore.directories import make_directory, sync_directory
 
 _TOKEN_BYTES: Final = 32
+_TOKEN_LENGTH_MIN: Final = 32
+"""Characters of a token that nobody guesses; one that is made here has 43."""
 _LOCK_SECONDS: Final = 3.0
 """How long the end of a former server's processes is waited for."""
 _LOCK_RETRY_SECONDS: Final = 0.05
@@ -132,12 +134,26 @@ def move_aside(path: Path) -> Path:
 
 
 def http_token(path: Path) -> str:
-    """The gateway's bearer token, made at the first start; readable by the owner only."""
+    """The gateway's bearer token, made at the first start; readable by the owner only. Raises ServiceError.
+
+    It is whole, or not there: an empty one would let everybody in who gives none.
+    """
     if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        unfinished = path.with_name(path.name + ".new")
+        unfinished.unlink(missing_ok=True)
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(_TOKEN_BYTES) + "\n")
-    return path.read_text().strip()
+            file.flush()
+            os.fsync(descriptor)
+        unfinished.rename(path)
+        sync_directory(path.parent)
+    token = path.read_text().strip()
+    if len(token) < _TOKEN_LENGTH_MIN:
+        raise ServiceError(
+            f"{path}: too short for a token, so anybody could guess it: delete it, and a new one is made"
+        )
+    return token
 
 
 def bind_ports(host: str, port: int, count: int) -> list[socket.socket]:

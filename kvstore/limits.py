@@ -16,6 +16,8 @@ VALUE_BYTES_MAX: Final = 16 * MIB
 """A value must fit into one frame."""
 THREADS_MAX: Final = 64
 """The number of partitions of the tree."""
+KEY_AND_VALUE_BYTES_MAX: Final = FRAME_BYTES_MAX - KIB
+"""A put of both must fit into one frame, with the rest of its request."""
 MONITOR_MESSAGE_BYTES_MAX: Final = 16 * MIB + 64 * KIB
 """A message of the monitor: outputs hold at most the receipts of one log message, a sealed state is far smaller."""
 SESSIONS_MAX: Final = 4_096
@@ -41,7 +43,7 @@ WRITE_BUFFER_BYTES_MAX: Final = 64 * MIB
 CERTIFICATES_AT_ONCE_MAX: Final = 4_096
 """Certificates in one answer: 700 KB of frames, so that a catch-up does not stop the others."""
 KEYS_AT_ONCE_MAX: Final = 4_096
-"""Keys in one listing: with keys of the default length they fit into one frame."""
+"""Keys in one listing: with keys of the default length they fit into one frame; of longer ones, fewer are allowed."""
 KEYS_SCANNED_AT_ONCE: Final = 256
 """Rows looked at for a listing before other clients have their turn."""
 

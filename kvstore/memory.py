@@ -24,6 +24,8 @@ _SLOTS_DEFAULT: Final = 32_768
 """As in Zeta; more do not make a service faster, as long as the upper levels of the tree fit."""
 _KEPT_VALUE_BYTES_MAX: Final = 1_024
 """Most values are shorter; of longer ones, a few would take the room of many records."""
+_DIRTY_BYTES_MAX: Final = 1 << 30
+"""A checkpoint goes in one message, whose length is a u32; and more would take too long to write."""
 _HOT_RECORDS_DEFAULT: Final = 1 << 20
 """More take too long to carry over, and so make epochs too long."""
 
@@ -62,7 +64,7 @@ def plan_memory(memory_bytes: int, workers: int) -> MemoryPlan:
     record_bytes = share * 35 // 100
     hot_bytes = record_bytes * 6 // 10
     # A changed row is in the worker, packed for the checkpointer, and there again, packed and as a list to be sorted.
-    dirty_bytes_max = share * 4 // 10 // 4
+    dirty_bytes_max = min(_DIRTY_BYTES_MAX, share * 4 // 10 // 4)
     return MemoryPlan(
         slots=max(_SLOTS_MIN, min(_SLOTS_DEFAULT, share // 20 // _SLOT_BYTES)),
         hot_records_max=_HOT_RECORDS_DEFAULT,

@@ -23,6 +23,8 @@ import lmdb
 from kvstore import failpoints
 from kvstore.directories import make_directory, sync_directory
 
+_DATA_FILE: Final = "data.mdb"
+
 META_KEY: Final = b"m"
 SEALED_KEY: Final = b"s"
 RECORD_PREFIX: Final = b"r"
@@ -221,7 +223,7 @@ class LmdbWriter:
         self._tables: list[Any]
         self._usable = False
         with _storage_errors(path):
-            if not path.exists():
+            if not (path / _DATA_FILE).exists():
                 _create(path)
             self._open()
 
@@ -313,6 +315,8 @@ class LmdbWriter:
         """Run the step in a synced transaction of its own; all of it again, if the map was too small."""
         with self._opened() as environment:
             self._usable = False
+            # Of readers that were killed, as a backup may be: pages that were freed since would not be used again.
+            environment.reader_check()
             while True:
                 try:
                     with environment.begin(write=True) as transaction:
@@ -342,12 +346,13 @@ def _set(transaction: lmdb.Transaction, rows: Iterable[Row]) -> None:
 
 def _create(path: Path) -> None:
     """An empty store, durable. LMDB cannot open what a power cut leaves of its first, unsynced pages: so it makes them
-    under another name."""
-    unfinished = path.with_name(path.name + ".new")
+    under another name. The directory may be there, as where a disk is mounted."""
+    make_directory(path)
+    unfinished = path / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     make_directory(unfinished)
     with contextlib.closing(lmdb.open(str(unfinished))) as environment:
         environment.sync(True)
-    sync_directory(unfinished)
-    unfinished.rename(path)
-    sync_directory(path.parent)
+    (unfinished / _DATA_FILE).rename(path / _DATA_FILE)
+    sync_directory(path)
+    shutil.rmtree(unfinished, ignore_errors=True)

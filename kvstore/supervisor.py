@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kvstore import limits
 from kvstore.children import Children, ServiceError
-from kvstore.config import DURABILITY_WAL, ChildConfig, ServeConfig
+from kvstore.config import DURABILITY_WAL, ChildConfig, ConfigError, ServeConfig
 from kvstore.data_directory import (
     address_text,
     bind_ports,
@@ -59,7 +59,11 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ready], None]) -> Viola
     """
     with locked_data_directory(config.data) as lock, runtime_directory(config.data) as runtime:
         refuse_unfinished_restore(config.data)
-        await _finish_left_over_log(config, runtime, lock)
+        try:
+            await _finish_left_over_log(config, runtime, lock)
+        except StoppedError:
+            logger.info("stopped before the write-ahead log that was left behind was certified: it is kept")
+            return None
         supervisor = Supervisor(config, runtime, lock)
         try:
             return await supervisor.run(on_ready)
@@ -69,16 +73,25 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ready], None]) -> Viola
 
 async def _finish_left_over_log(config: ServeConfig, runtime: Path, lock: int) -> None:
     """Certify what is in a write-ahead log that this service cannot go on with: of another number of workers, or where
-    it keeps none. For that a service that can is run, until its last checkpoint. Raises as `serve`."""
+    it keeps none. For that a service that can is run, until its last checkpoint.
+
+    Raises as `serve`, and StoppedError: then the log is as it was, or longer.
+    """
     threads = left_over_threads(config.log_path)
     if config.has_log:
         make_directory(config.log_path)
     if threads is None or (config.has_log and threads == config.workers):
         return
     logger.info("a write-ahead log of %d workers was left behind: it is replayed and certified first", threads)
-    log_config = dataclasses.replace(
-        config, host="127.0.0.1", port=0, http_port=None, workers=threads, durability=DURABILITY_WAL
-    )
+    try:
+        log_config = dataclasses.replace(
+            config, host="127.0.0.1", port=0, http_port=None, workers=threads, durability=DURABILITY_WAL
+        )
+    except ConfigError as error:
+        raise ServiceError(
+            f"a write-ahead log of {threads} workers was left behind, and must be replayed first: {error}. Start once "
+            f"with --workers {threads} --durability {DURABILITY_WAL}"
+        ) from error
     supervisor = Supervisor(log_config, runtime, lock)
     try:
         violation = await supervisor.run(lambda _ready: supervisor.stop())
@@ -86,6 +99,8 @@ async def _finish_left_over_log(config: ServeConfig, runtime: Path, lock: int) -
         await supervisor.end()
     if violation is not None:
         raise IntegrityViolationError(violation.name, violation.details())
+    if not supervisor.has_finished:
+        raise StoppedError
     for stream in streams(config.log_path):
         remove(config.log_path, segments(config.log_path, stream))
 
@@ -103,6 +118,8 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._serving = False
         self._was_ready = False
+        self.has_finished = False
+        """Whether it has ended with the last checkpoint of a clean stop."""
         self._waits_for: str | None = None
         self._silence: asyncio.TimerHandle | None = None
         # Set by `run`.
@@ -165,6 +182,7 @@ class Supervisor:
             await self._gateway.end()
         self._close_listeners()
         await run.finish()
+        self.has_finished = True
 
     def _now_serving(self) -> None:
         self._serving = True

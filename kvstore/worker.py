@@ -88,6 +88,8 @@ class Worker:
         self._store = LmdbReader(serve.store_path)
         self._archive = Archive(self._store)
         self._archive_turn = asyncio.Lock()
+        keys_in_frame = (limits.FRAME_BYTES_MAX - limits.KIB) // (serve.key_bytes_max + 2)
+        self._keys_at_once_max = min(limits.KEYS_AT_ONCE_MAX, keys_in_frame)
         self._monitor = LogLink()
         flags = (0 if serve.verified else GreetingFlag.UNVERIFIED) | (GreetingFlag.OPEN if serve.open else 0)
         flags |= GreetingFlag.WRITE_AHEAD_LOG if serve.has_log else 0
@@ -406,11 +408,11 @@ class Worker:
             after, at_most = _KEYS.unpack(body)
             if serve.verified and not connection.greeted:
                 connection.refuse(ErrorCode.NOT_ACCEPTABLE, "a listing of keys needs a session: say hello first")
-            elif 0 < at_most <= limits.KEYS_AT_ONCE_MAX:
+            elif 0 < at_most <= self._keys_at_once_max:
                 connection.expect_answer(len(body))
                 self._spawn(self._list_keys(connection.number, after, at_most))
             else:
-                text = f"a listing asks for 1 to {limits.KEYS_AT_ONCE_MAX} keys"
+                text = f"a listing asks for 1 to {self._keys_at_once_max} keys"
                 connection.refuse(ErrorCode.NOT_ACCEPTABLE, text)
         elif kind in Client.__members__.values():
             connection.refuse(ErrorCode.MALFORMED, "the frame's body has the wrong length")

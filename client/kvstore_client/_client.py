@@ -40,6 +40,8 @@ from kvstore_client._state import Memory, StateFile
 
 KEYS_PAGE = 1000
 """Keys per page of a listing: with the longest usual keys a few megabytes."""
+_KEYS_FRAME_ROOM = 1 << 10
+"""Of a frame of keys, for all but these."""
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
 
@@ -315,10 +317,14 @@ class KV:
         """
         after = bytes(32)
         while True:
-            page = decode_keys(await self._ask(FrameType.KEYS, encode_keys(after, KEYS_PAGE)))
+            await self._link.ready()
+            greeting = self._session.greeting
+            assert greeting is not None, "the server is ready"
+            page_length = min(KEYS_PAGE, (greeting.frame_bytes_max - _KEYS_FRAME_ROOM) // (greeting.key_bytes_max + 2))
+            page = decode_keys(await self._ask(FrameType.KEYS, encode_keys(after, page_length)))
             for key in page:
                 yield key
-            if len(page) < KEYS_PAGE:
+            if len(page) < page_length:
                 return
             last = hash_bytes(page[-1])
             if last <= after:

@@ -89,6 +89,30 @@ async def test_other_options_after_a_crash(tmp_path: Path, durability: str, work
         service.close()
 
 
+@pytest.mark.parametrize(("durability", "workers"), [("wal", 2), ("epoch", 1)])
+async def test_stop_while_a_log_of_other_options_is_replayed_keeps_it(
+    tmp_path: Path, durability: str, workers: int
+) -> None:
+    port = free_port()
+    service = await started(service_at(tmp_path, port))
+    try:
+        async with client_of(service) as kv:
+            await count(kv, b"n", 20)
+        service.kill()
+        service = service_at(tmp_path, port, durability=durability, workers=workers)
+        process = service.spawn()
+        await asyncio.to_thread(process.wait_for, "was left behind")
+        code, output = await service.ends(terminate=True)
+        assert code == 0
+        assert "it is kept" in output
+        assert "ready:" not in output
+        await started(service)
+        async with client_of(service) as kv:
+            assert await value(kv, b"n") == 20
+    finally:
+        service.close()
+
+
 async def test_crashes_during_the_start(tmp_path: Path) -> None:
     service = await started(service_at(tmp_path, 0))
     async with client_of(service) as kv:

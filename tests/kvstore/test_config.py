@@ -17,6 +17,7 @@ from kvstore.config import ChildConfig, ConfigError, ServeConfig, parse_address
         ({"slots": 1}, "--slots must be"),
         ({"port": 70_000}, "--port must be"),
         ({"value_bytes_max": 2**30}, "--value-bytes must be"),
+        ({"key_bytes_max": 65_535, "value_bytes_max": 2**24}, "together"),
         ({"monitor": "tcp:host"}, "unix:PATH or tcp:HOST:PORT"),
         ({"register": "file", "verified": False}, "--register must be left out"),
         ({"register": "file", "monitor": "unix:/x"}, "--register must be left out"),

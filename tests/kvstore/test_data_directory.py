@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kvstore.data_directory import runtime_directory
+from kvstore.children import ServiceError
+from kvstore.data_directory import http_token, runtime_directory
 
 
 @pytest.fixture
@@ -40,3 +41,16 @@ def test_a_link_that_leads_elsewhere_removes_nothing(tmp_path: Path, scratch: Pa
     with runtime_directory(tmp_path):
         pass
     assert precious.is_dir()
+
+
+def test_a_token_is_whole_or_refused(tmp_path: Path) -> None:
+    """A crash or a full disk may have left an empty one: whoever gives none would be let in."""
+    path = tmp_path / "http.token"
+    token = http_token(path)
+    assert len(token) == 43
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert http_token(path) == token
+    for cut_short in ("", "\n", token[:31]):
+        path.write_text(cut_short)
+        with pytest.raises(ServiceError, match="too short"):
+            http_token(path)

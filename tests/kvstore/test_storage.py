@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,15 @@ import lmdb
 import pytest
 
 from kvstore.limits import KIB
-from kvstore.storage import LmdbReader, LmdbWriter, StorageError, certificate_key, pack_rows, unpack_rows
+from kvstore.storage import (
+    _READERS_MAX,
+    LmdbReader,
+    LmdbWriter,
+    StorageError,
+    certificate_key,
+    pack_rows,
+    unpack_rows,
+)
 
 MAP_BYTES = 64 * KIB
 
@@ -118,13 +127,38 @@ def test_certificates_are_in_the_order_of_their_epochs() -> None:
 
 
 def test_a_store_whose_creation_was_cut_short_is_made_anew(tmp_path: Path) -> None:
-    unfinished = tmp_path / "store.new"
-    unfinished.mkdir()
+    unfinished = tmp_path / "store" / "unfinished"
+    unfinished.mkdir(parents=True)
     (unfinished / "data.mdb").write_bytes(bytes(8192))  # what a power cut can leave of LMDB's first pages
     writer = LmdbWriter(tmp_path / "store", MAP_BYTES)
     writer.write([(b"key", b"row")])
     assert writer.read([b"key"]) == [b"row"]
     assert not unfinished.exists()
+    writer.close()
+
+
+_KILLED_READER = """
+import lmdb, os, signal, sys
+transaction = lmdb.open(sys.argv[1], readonly=True, max_readers=int(sys.argv[2])).begin()
+transaction.get(b"ra")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_reader_that_was_killed_does_not_make_the_store_grow(tmp_path: Path) -> None:
+    writer = LmdbWriter(tmp_path / "store", MAP_BYTES)
+
+    def write_all() -> None:
+        writer.write([(b"r%04d" % number, bytes(1000)) for number in range(100)])
+
+    for _ in range(4):
+        write_all()
+    before = writer.pages
+    reader = [sys.executable, "-c", _KILLED_READER, str(tmp_path / "store"), str(_READERS_MAX)]
+    assert subprocess.run(reader, check=False).returncode == -signal.SIGKILL
+    for _ in range(20):
+        write_all()
+    assert writer.pages <= before + 40, "pages are used again"
     writer.close()
 
 

@@ -67,6 +67,9 @@ pub struct Rounds {
     rules: FrameRules,
     records_at_once: usize,
     submitted: VecDeque<Incoming>,
+    /// What was submitted before others that are asked about first: anybody can send resumes, each of which ends a log, and they keep no request
+    /// waiting.
+    resumes: VecDeque<ClientResume>,
     /// Authentic, but too early; with all later requests of their sessions.
     held: Vec<ClientRequest>,
     held_sessions: BTreeSet<u64>,
@@ -99,6 +102,7 @@ impl Rounds {
             records_at_once,
             rules,
             submitted: VecDeque::new(),
+            resumes: VecDeque::new(),
             held: Vec::new(),
             held_sessions: BTreeSet::new(),
             asked: VecDeque::new(),
@@ -139,7 +143,7 @@ impl Rounds {
 
     /// Whether something is submitted that can be asked about.
     pub fn has_submitted(&self) -> bool {
-        !self.submitted.is_empty()
+        !self.submitted.is_empty() || !self.resumes.is_empty()
     }
 
     /// Whether something is admitted and not run.
@@ -334,12 +338,7 @@ impl Rounds {
                     self.writing.asked += 1;
                     self.asked.push_back(Incoming::Request(request));
                 }
-                Some(Incoming::Resume(resume)) => {
-                    mirror.resume(&resume.resume);
-                    self.writing.asked += 1;
-                    self.asked.push_back(Incoming::Resume(resume));
-                    break; // see `must_wait`
-                }
+                Some(Incoming::Resume(resume)) => self.resumes.push_back(resume),
                 Some(Incoming::Replay(Item::Mark(incarnation))) => mirror.replay_mark(&incarnation),
                 Some(Incoming::Replay(Item::Request(role, request))) => {
                     bytes += request.request().len();
@@ -350,6 +349,11 @@ impl Rounds {
                 }
                 Some(Incoming::EndReplay(tag)) => mirror.end_replay(&tag),
             }
+        }
+        if let Some(resume) = self.resumes.pop_front() {
+            mirror.resume(&resume.resume);
+            self.writing.asked += 1;
+            self.asked.push_back(Incoming::Resume(resume)); // the last one: see `must_wait`
         }
     }
 

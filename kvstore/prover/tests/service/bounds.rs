@@ -169,6 +169,24 @@ fn operations_run_while_an_epoch_closes() {
     world.certify(false);
 }
 
+#[test]
+fn a_flood_of_resumes_keeps_no_request_waiting() {
+    let mut world = World::with_limits(509, IDLE, Limits::NONE);
+    for _ in 0..1000 {
+        world.forged_resume();
+    }
+    world.request((0..50).map(put).collect());
+    for turn in 0.. {
+        assert!(turn < 100, "the request waits for resumes that were there before");
+        world.run(1);
+        if world.receipts == 1 {
+            break;
+        }
+    }
+    world.quiesce();
+    assert_eq!(world.rejections, 1000);
+}
+
 /// Operations of at least a whole log are always waiting: each batch fills one, and what is asked about comes on top.
 #[test]
 fn an_epoch_ends_however_many_operations_wait() {

@@ -1,5 +1,7 @@
 //! What the clients of a world send, and what they make of its answers.
 
+use zetakv_verifier::request::RESUME_BYTES;
+
 use super::World;
 use crate::client::Action;
 
@@ -13,6 +15,15 @@ impl World {
         let client = &mut worker.clients[0];
         let body = client.request(&self.crypto, operations, 0);
         worker.prover.submit(client.session, &body).expect("a frame");
+    }
+
+    /// Somebody sends a resume of the first client's session on thread 0, without its keys.
+    pub fn forged_resume(&mut self) {
+        let worker = &mut self.workers[0];
+        let session = worker.clients[0].session;
+        let mut resume = [0; RESUME_BYTES];
+        resume[..8].copy_from_slice(&session.to_le_bytes());
+        worker.prover.submit_resume(session, &resume).expect("a frame");
     }
 
     /// A client sends something: usually an honest request, sometimes one that will be rejected or refused.
