@@ -1,8 +1,8 @@
 //! Small files that must be whole: read with a limit, replaced at once, kept from others.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
@@ -43,8 +43,20 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
     written().map_err(Error::file("write", path))
 }
 
+/// Make a directory, and those above it, if they are not there. Their names are durable then.
+pub fn make_directory(path: &Path) -> Result<(), Error> {
+    let missing = |parent: &&Path| !parent.as_os_str().is_empty() && !parent.exists();
+    if let Some(parent) = path.parent().filter(missing) {
+        make_directory(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::file("create", path)(error)),
+        _ => sync_name(path),
+    }
+}
+
 /// Make the name of a directory durable, whoever has made it: a process that was killed may not have come to it.
-pub fn sync_name(path: &Path) -> Result<(), Error> {
+fn sync_name(path: &Path) -> Result<(), Error> {
     match sync_parent(path) {
         // made by somebody else, since we may not even look
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
@@ -73,13 +85,25 @@ pub fn read_file(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
     }
 }
 
+fn look_at(path: &Path) -> Result<fs::Metadata, Error> {
+    fs::metadata(path).map_err(Error::file("look at", path))
+}
+
+/// Refuse a file or directory of another user, who may change its mode.
+pub fn refuse_other_owner(path: &Path) -> Result<(), Error> {
+    if look_at(path)?.uid() == look_at(Path::new("/proc/self"))?.uid() {
+        Ok(())
+    } else {
+        Err(Error::state(
+            path,
+            "another user's: chown it to the user that the monitor runs as",
+        ))
+    }
+}
+
 /// Refuse a file or directory that others may use in one of these ways.
 pub fn refuse_access_by_others(path: &Path, forbidden_mode: u32, advice: &'static str) -> Result<(), Error> {
-    let mode = fs::metadata(path)
-        .map_err(Error::file("look at", path))?
-        .permissions()
-        .mode();
-    if mode & forbidden_mode == 0 {
+    if look_at(path)?.mode() & forbidden_mode == 0 {
         Ok(())
     } else {
         Err(Error::state(path, advice))

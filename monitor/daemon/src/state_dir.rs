@@ -12,14 +12,16 @@
 //! At the first start the register is written before `root.key`, and `fingerprint` last. So a directory without `root.key` but with
 //! `fingerprint` has lost its secret, and is refused instead of being set up as another instance.
 
-use std::fs::{DirBuilder, File, TryLockError};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
 
 use crate::error::Error;
-use crate::files::{read_client_key, read_file, refuse_access_by_others, replace_file, sync_name, write_client_key};
+use crate::files::{
+    make_directory, read_client_key, read_file, refuse_access_by_others, refuse_other_owner, replace_file,
+    write_client_key,
+};
 use crate::identity::{Identity, IncarnationId, KEY_BYTES, PublicKey, Secret, random};
 use crate::register::{Commitment, OpenRegister, TrustedRegister};
 use crate::sealed::genesis_hash;
@@ -37,12 +39,7 @@ pub struct StateDirectory {
 impl StateDirectory {
     /// Open the directory, or set it up if it is new.
     pub fn open(path: &Path, register: OpenRegister) -> Result<Self, Error> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(Error::file("create", path))?;
-        sync_name(path)?;
+        make_directory(path)?;
         let lock = take_directory(path)?;
         let root = match read_root(path)? {
             Some(root) => root,
@@ -111,6 +108,7 @@ impl StateDirectory {
 
 /// The directory's lock, if the directory is nobody else's.
 fn take_directory(path: &Path) -> Result<File, Error> {
+    refuse_other_owner(path)?;
     refuse_access_by_others(path, 0o022, "others can write to it: chmod 700")?;
     take_lock(&path.join("lock"))
 }
@@ -120,6 +118,7 @@ fn read_root(directory: &Path) -> Result<Option<Secret>, Error> {
     let Some(bytes) = read_file(&path)? else {
         return Ok(None);
     };
+    refuse_other_owner(&path)?;
     refuse_access_by_others(
         &path,
         0o077,
@@ -169,7 +168,7 @@ fn take_lock(path: &Path) -> Result<File, Error> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, chown};
 
     use super::*;
     use crate::register::file::FileRegister;
@@ -248,6 +247,25 @@ mod tests {
         fs::remove_file(scratch.path().join("register")).expect("exists");
         assert!(open(scratch.path()).is_err());
         Ok(())
+    }
+
+    #[test]
+    fn what_others_can_write_to_or_own_is_refused() -> Result<(), Error> {
+        let scratch = Scratch::new("state");
+        let path = scratch.path().join("above").join("monitor");
+        drop(open(&path)?);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o770)).expect("ours");
+        assert!(open(&path).is_err());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("ours");
+        const SOMEBODY: u32 = 65_534;
+        for owned in [path.clone(), path.join("root.key")] {
+            if chown(&owned, Some(SOMEBODY), None).is_err() {
+                return Ok(()); // only root can give a file away
+            }
+            assert!(open(&path).is_err(), "{owned:?}");
+            chown(&owned, Some(0), None).expect("ours again");
+        }
+        open(&path).map(drop)
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::client::{Client, assert_signed, get};
 use crate::host::{Connection, Control, Log, add_first, at, carry_over, evict, leaf, value};
 use crate::monitor_process::{MonitorProcess, Scratch};
+use crate::service::cut;
 use zetakv_monitor::wire::{kind, read_message, write_message};
 use zetakv_verifier::entry::Entry;
 use zetakv_verifier::violation::VIOLATION_BYTES;
@@ -61,6 +62,25 @@ fn a_failure_is_final_and_told_to_all() {
     assert_eq!(refused, Some(6));
     drop(control);
     assert_eq!(Control::start_refused(&monitor, &[]), MALFORMED_LOG);
+}
+
+#[test]
+fn nothing_is_certified_after_a_failure() {
+    let scratch = Scratch::new();
+    let register = scratch.state().join("register");
+    let monitor = MonitorProcess::start(&scratch, &[]);
+    let (mut control, _) = Control::start(&monitor, 1, &[]);
+    let mut log = Log::open(&monitor, 0);
+    cut(&mut log, 1, &[]);
+    control.sealed(1);
+    let before = std::fs::read(&register).expect("a file");
+    log.connection.send(kind::LOG, &[&[99]]);
+    assert_eq!(code(&log.outputs().violation()), MALFORMED_LOG);
+    control.connection.send(kind::DURABLE, &[&1_u32.to_le_bytes()]);
+    assert_eq!(code(&control.connection.expect(kind::FAILED)), MALFORMED_LOG);
+    let refused = Client::open(&mut control, &monitor.fingerprint, None, None).err();
+    assert_eq!(refused, Some(6), "no certificate came before");
+    assert_eq!(std::fs::read(&register).expect("a file"), before);
 }
 
 /// Time in which the threads of the monitor get to where they can go no further.
