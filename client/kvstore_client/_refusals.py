@@ -25,7 +25,15 @@ TEXT_MAX = 2_000
 
 _HELLO_REFUSED, _NOT_NOW, _MONITOR_FAILED, _CHANGES_REFUSED, _NO_ANSWER_NOW = 4, 6, 8, 9, 10
 _UNKNOWN_KEY, _KEY_REQUIRED, _TOO_MANY_SESSIONS = 3, 4, 5
-_REJECTIONS = {1: "unknown session", 2: "bad mac", 3: "bad sequence", 4: "bad generation", 5: "wrong thread"}
+UNKNOWN_SESSION = 1
+"""Reason of a rejection."""
+_REJECTIONS = {
+    UNKNOWN_SESSION: "unknown session",
+    2: "bad mac",
+    3: "bad sequence",
+    4: "bad generation",
+    5: "wrong thread",
+}
 
 
 class NoAnswersError(ConnectionLostError):

@@ -63,7 +63,7 @@ from kvstore_client._outcomes import Outcomes
 from kvstore_client._overrides import Override, read_overrides
 from kvstore_client._questions import AdminCall, AdminLine, Callback, HostQuestions
 from kvstore_client._receipts import NOT_REPLAYED, EpochOutcome, Receipt
-from kvstore_client._refusals import NoAnswersError, error_from_host, rejection_from_host
+from kvstore_client._refusals import UNKNOWN_SESSION, NoAnswersError, error_from_host, rejection_from_host
 from kvstore_client._violations import UnverifiedViolation
 
 logger = logging.getLogger("kvstore_client")
@@ -123,6 +123,8 @@ class Session:
         self._asked_about: FormerSession | None = None
         self._resumes: dict[int, bytes] = {}
         self._resume_rejected = False
+        self._session_is_gone = False
+        """The host says that the monitor does not know it, or has taken its role away: a hello will tell."""
         self._refusal: UnavailableError | None = None
         """Why this connection is resumed: the host refused changes."""
         self._handlers: dict[int, Callable[[bytes], None]] = {
@@ -290,7 +292,7 @@ class Session:
             raise ProtocolError("the server has a monitor: connect without unverified=True, with its fingerprint")
         if self.identity is None:
             self._adopt_unverified(self.greeting)
-        elif self._current is not None:
+        elif self._current is not None and not self._session_is_gone:
             self._send_resumes(self._current)
         else:
             self._send_hello()
@@ -420,7 +422,7 @@ class Session:
             keys = SessionKeys(self._hello_secret, hello.ephemeral, self._client_hello, hello.data)
         except ValueError as error:
             raise IdentityError("the server hello holds a useless ephemeral key", {"hello": hello.data}) from error
-        former = self._current
+        former, self._session_is_gone = self._current, False
         again = self._settle_former(former, hello) if former else []
         admin_calls = former.admin.end() if former and former.admin else ()
         same_incarnation = former is not None and former.incarnation == hello.incarnation
@@ -566,6 +568,7 @@ class Session:
                 self._resumes_answered()
             return
         if not current.explains_rejection(rejected.thread, rejected.sequence):
+            self._session_is_gone = rejected.reason == UNKNOWN_SESSION
             raise rejection_from_host(rejected.reason)
 
     def _on_violation(self, body: bytes) -> None:

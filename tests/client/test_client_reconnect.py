@@ -42,6 +42,7 @@ from kvstore_client import (
     ProvisionalLostError,
     ReceiptError,
     ResultLostError,
+    UnknownKeyError,
     _certificates,
     _session,
     connect,
@@ -394,6 +395,27 @@ async def test_session_that_the_host_closed(host: Host, kv: KV) -> None:
             await call
     host.close_epoch()
     await provisional.certified()
+
+
+async def test_client_that_was_removed_is_told_so(monitor: Monitor, host: Host) -> None:
+    """The monitor resumes its session still, but takes no request."""
+    key = ClientKey(seed("removed"))
+    monitor.open = False
+    monitor.clients[key.public_key] = (2, b"removed")
+    async with client(host, key=key) as kv:
+        await kv.put(b"k", b"v")
+        monitor.clients.clear()
+
+        def without_a_role(kind: int, body: bytes) -> Frames:
+            if kind != RECEIPT:
+                return [(kind, body)]
+            session, _, thread, _, sequence = struct.unpack_from("<QIHHQ", body, 4)
+            return [(REJECTED, struct.pack("<QHQB", session, thread, sequence, 1))]
+
+        host.to_client = without_a_role
+        with pytest.raises(UnknownKeyError):
+            await kv.get(b"k")
+        assert host.connections_count == 2
 
 
 async def test_host_that_rejects_everything(host: Host, kv: KV) -> None:
