@@ -91,12 +91,20 @@ def restore(source: Path, data: Path, *, replace: bool) -> list[Path]:
             marker = restore_marker(data)
             marker.touch()
             _sync(data)
-            aside = []
-            for path in former:
-                failpoints.hit("restore.before_move")
-                aside.append(move_aside(path))
-            failpoints.hit("restore.before_rename")
-            partial.rename(store)
+            aside: list[Path] = []
+            try:
+                for path in former:
+                    failpoints.hit("restore.before_move")
+                    aside.append(move_aside(path))
+                failpoints.hit("restore.before_rename")
+                partial.rename(store)
+            except OSError:
+                for path, moved in zip(former, aside, strict=False):
+                    moved.rename(path)
+                shutil.rmtree(partial, ignore_errors=True)
+                marker.unlink()
+                _sync(data)
+                raise
             _sync(data)
             failpoints.hit("restore.after_rename")
             marker.unlink()
@@ -110,7 +118,8 @@ def compact(data: Path, progress: Progress) -> tuple[int, int]:
     The server must not run. Until the last step, a rename, the store is as before. Raises BackupError.
     """
     with _errors(f"the compaction of {data}"), locked_data_directory(data):
-        store, partial = data / "store", data / "store.partial"
+        store = data / "store"
+        partial = store / "unfinished"  # on the same disk, whatever is mounted where
         refuse_unfinished_restore(data)
         if not (store / _DATA_FILE).exists():
             raise BackupError(f"{data} has no store")
@@ -129,8 +138,8 @@ def compact(data: Path, progress: Progress) -> tuple[int, int]:
                 failpoints.hit("compact.before_sync")
                 new.sync(True)
             _sync(partial / _DATA_FILE)
-        failpoints.hit("compact.before_rename")
-        (partial / _DATA_FILE).rename(store / _DATA_FILE)
+            failpoints.hit("compact.before_rename")
+            (partial / _DATA_FILE).rename(store / _DATA_FILE)
         failpoints.hit("compact.after_rename")
         # It speaks of the old file's readers; the next who opens the store makes it anew.
         (store / "lock.mdb").unlink(missing_ok=True)

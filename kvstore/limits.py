@@ -42,6 +42,8 @@ WRITE_BUFFER_BYTES_MAX: Final = 64 * MIB
 """A client that lets this much pile up does not read: it is dropped, so that it costs no one else memory."""
 CERTIFICATES_AT_ONCE_MAX: Final = 4_096
 """Certificates in one answer: 700 KB of frames, so that a catch-up does not stop the others."""
+UNGREETED_CERTIFICATES_MAX: Final = 64
+"""The same for a stranger, whose requests cost as little then as they do to send."""
 KEYS_AT_ONCE_MAX: Final = 4_096
 """Keys in one listing: with keys of the default length they fit into one frame; of longer ones, fewer are allowed."""
 KEYS_SCANNED_AT_ONCE: Final = 256

@@ -61,8 +61,8 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ready], None]) -> Viola
         refuse_unfinished_restore(config.data)
         try:
             await _finish_left_over_log(config, runtime, lock)
-        except StoppedError:
-            logger.info("stopped before the write-ahead log that was left behind was certified: it is kept")
+        except StoppedError as error:
+            logger.info("%s", error)
             return None
         supervisor = Supervisor(config, runtime, lock)
         try:
@@ -100,9 +100,11 @@ async def _finish_left_over_log(config: ServeConfig, runtime: Path, lock: int) -
     if violation is not None:
         raise IntegrityViolationError(violation.name, violation.details())
     if not supervisor.has_finished:
-        raise StoppedError
+        raise StoppedError("stopped before the write-ahead log that was left behind was certified: it is kept")
     for stream in streams(config.log_path):
         remove(config.log_path, segments(config.log_path, stream))
+    if supervisor.signals:
+        raise StoppedError("stopped when the write-ahead log that was left behind had been certified")
 
 
 class Supervisor:
@@ -118,6 +120,8 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._serving = False
         self._was_ready = False
+        self.signals = 0
+        """How many have asked for the end."""
         self.has_finished = False
         """Whether it has ended with the last checkpoint of a clean stop."""
         self._waits_for: str | None = None
@@ -229,7 +233,8 @@ class Supervisor:
             listener.close()
 
     def _signalled(self) -> None:
-        if self._run is not None and self._stop.is_set():
+        self.signals += 1
+        if self._run is not None and self.signals > 1:
             self._children.kill_all()
             self._run.abandon(ServiceError("stopped at once: what was not certified may be lost"))
         elif self._run is not None and not self._serving:

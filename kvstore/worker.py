@@ -65,6 +65,7 @@ _ADMIN_OP_AT: Final = 16
 _ADMIN_LIST: Final = b"\3"
 _SESSION_AT_IN_HELLO: Final = 40
 _CERTIFICATES: Final = struct.Struct("<IH")
+_CERTIFICATES_COST: Final = 2_048  # bytes that a request takes while it waits
 _KEYS: Final = struct.Struct("<32sI")
 _OWN: Final = 0
 
@@ -402,8 +403,11 @@ class Worker:
         elif kind == _REQUEST or kind == Client.RESUME:
             self._route(connection, kind, body)
         elif kind == Client.CERTIFICATES and len(body) == _CERTIFICATES.size:
-            connection.expect_answer(len(body))
-            self._spawn(self._send_certificates(connection.number, *_CERTIFICATES.unpack(body)))
+            from_epoch, at_most = _CERTIFICATES.unpack(body)
+            if not connection.greeted:
+                at_most = min(at_most, limits.UNGREETED_CERTIFICATES_MAX)
+            connection.expect_answer(_CERTIFICATES_COST)
+            self._spawn(self._send_certificates(connection.number, from_epoch, at_most))
         elif kind == Client.KEYS and len(body) == _KEYS.size:
             after, at_most = _KEYS.unpack(body)
             if serve.verified and not connection.greeted:

@@ -321,6 +321,8 @@ class KV:
             greeting = self._session.greeting
             assert greeting is not None, "the server is ready"
             page_length = min(KEYS_PAGE, (greeting.frame_bytes_max - _KEYS_FRAME_ROOM) // (greeting.key_bytes_max + 2))
+            if page_length < 1:
+                raise ProtocolError("the server's frames are too short for the longest of its keys")
             page = decode_keys(await self._ask(FrameType.KEYS, encode_keys(after, page_length)))
             for key in page:
                 yield key
@@ -424,6 +426,8 @@ class KV:
     async def _save(self) -> None:
         chain = self._session.chain
         memory = Memory.of(chain) if chain is not None else None
+        if memory is not None and memory.certificate.data == self._saved:
+            memory = None
         try:
             if self._state_file is not None and memory is not None:
                 await asyncio.to_thread(self._state_file.save, memory)

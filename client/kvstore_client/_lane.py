@@ -108,8 +108,13 @@ class Lane:
 
     @property
     def busy(self) -> bool:
-        """Whether the server owes this lane an answer, even if nobody waits for it any more, or a call waits."""
-        return bool(self.in_flight) or any(not operation.call.settled for operation in self.queue)
+        """Whether a call waits for this lane."""
+        return any(not operation.call.settled for operation in self._waiting())
+
+    @property
+    def answer_is_due(self) -> bool:
+        """Whether a request is in flight, even if nobody waits for its answer any more."""
+        return bool(self.in_flight)
 
     def abandon(self, error: KVStoreError) -> None:
         """Fail every waiting call. What is in flight stays known, but is not sent again."""

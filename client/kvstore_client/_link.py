@@ -164,7 +164,8 @@ class Link:
             wait = self._waits.get(number)
             if wait is None or self._got_on(line, wait):
                 # It may have begun to wait right after the last look.
-                wait = self._wait(line, now - interval)
+                tried_again = wait is not None and wait.settled_count == line.settled_count and wait.tried_again
+                wait = self._wait(line, now - interval, tried_again=tried_again)
             elif now - wait.since >= self._timeout_seconds:
                 stuck[number] = line
             waits[number] = wait

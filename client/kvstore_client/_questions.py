@@ -66,7 +66,7 @@ class AdminLine:
         self._requests: list[bytes] = []
         """Those that were sent under the number of the one in flight: the monitor takes one of them."""
         self._sent_again = False
-        self._superfluous = 0
+        self._superfluous: int | None = None
         """Number of requests of which a copy is still to be rejected, since another one was taken."""
         self._refusal: UnavailableError | None = None
 
@@ -74,6 +74,11 @@ class AdminLine:
     def busy(self) -> bool:
         in_flight = self._in_flight is not None and not self._in_flight.settled
         return in_flight or any(not call.settled for call in self.queue)
+
+    @property
+    def answer_is_due(self) -> bool:
+        """Whether a request is in flight, even if nobody waits for its answer any more."""
+        return self._in_flight is not None
 
     def next_frame(self) -> bytes | None:
         """The next request as a frame; None if there is none, or one is in flight."""
@@ -114,7 +119,7 @@ class AdminLine:
         answer = unverified.verify(self._key, taken or self._requests[-1])
         self.settled_count += 1
         if self._refusal is not None:
-            if taken is self._requests[-1]:
+            if taken != self._requests[0]:
                 self._in_flight.fail(self._refusal)
             else:
                 self._superfluous = self._sequence  # the host has passed the first one on, too
@@ -127,7 +132,7 @@ class AdminLine:
         False: an honest host has no such rejection, unless the session has ended.
         """
         if sequence == self._superfluous:
-            self._superfluous = 0
+            self._superfluous = None
             return True
         if self._in_flight is None or sequence != self._sequence or not self._sent_again:
             return False
@@ -148,8 +153,10 @@ class AdminLine:
         return self.queue
 
     def _encode(self, op: AdminOp, arguments: bytes) -> bytes:
-        self._requests.append(encode_admin_request(self._key, self._session, self._sequence, op, arguments))
-        return encode_frame(FrameType.ADMIN, self._requests[-1])
+        request = encode_admin_request(self._key, self._session, self._sequence, op, arguments)
+        if request not in self._requests:
+            self._requests.append(request)
+        return encode_frame(FrameType.ADMIN, request)
 
     def _lose_answer(self, reason: str) -> None:
         """A listing is asked for again; of a change nothing is known."""

@@ -124,7 +124,8 @@ class Session:
         self._resumes: dict[int, bytes] = {}
         self._resume_rejected = False
         self._session_is_gone = False
-        """The host says that the monitor does not know it, or has taken its role away: a hello will tell."""
+        """The host says that the monitor does not know it, or has taken its role away. What is in flight a resume will
+        settle, the rest a hello."""
         self._refusal: UnavailableError | None = None
         """Why this connection is resumed: the host refused changes."""
         self._handlers: dict[int, Callable[[bytes], None]] = {
@@ -253,9 +254,13 @@ class Session:
         return self._current is not None and self._current.busy
 
     def busy_lines(self) -> dict[int, Lane | AdminLine]:
-        """What calls wait for, by number, over all sessions. Abandon what settles nothing for too long."""
+        """What calls wait for, by number, over all sessions. Abandon what settles nothing for too long.
+
+        On a connection that is ready also where an answer is due that nobody waits for any more: it may be dead.
+        """
         lines = self._current.lines() if self._current is not None else {}
-        return {number: line for number, line in lines.items() if line.busy}
+        ready = self.phase is Phase.READY
+        return {number: line for number, line in lines.items() if line.busy or (ready and line.answer_is_due)}
 
     def outcome(self, epoch: int, epoch_first: int | None = None) -> EpochOutcome:
         """The outcome of what ran, in the current incarnation, in `epoch`, or in `epoch_first` to `epoch`."""
@@ -292,7 +297,7 @@ class Session:
             raise ProtocolError("the server has a monitor: connect without unverified=True, with its fingerprint")
         if self.identity is None:
             self._adopt_unverified(self.greeting)
-        elif self._current is not None and not self._session_is_gone:
+        elif self._current is not None:
             self._send_resumes(self._current)
         else:
             self._send_hello()
@@ -332,7 +337,7 @@ class Session:
     def _resumes_answered(self) -> None:
         if self._resumes or self._current is None:
             return
-        if self._resume_rejected:
+        if self._resume_rejected or self._session_is_gone:
             self._refusal = None
             self._send_hello()
             return

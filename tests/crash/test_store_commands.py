@@ -14,11 +14,18 @@ from support.server import ZETAKV, Server, environment_of
 RECORDS = {b"key %d" % number: b"1" for number in range(300)}
 
 
-def killed(server: Server, failpoints: FailpointDirectory, plan: Plan, *command: str) -> None:
-    """Run a command that the plan kills."""
+def carried_out(
+    server: Server, failpoints: FailpointDirectory, plan: Plan, *command: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command with a failure that is planned."""
     failpoints.arm(plan)
     environment = environment_of(server.home) | {"ZETAKV_FAILPOINTS": str(failpoints.path)}
-    done = subprocess.run([ZETAKV, *command], env=environment, capture_output=True, timeout=60, check=False)
+    return subprocess.run([ZETAKV, *command], env=environment, capture_output=True, timeout=60, check=False)
+
+
+def killed(server: Server, failpoints: FailpointDirectory, plan: Plan, *command: str) -> None:
+    """Run a command that the plan kills."""
+    done = carried_out(server, failpoints, plan, *command)
     assert done.returncode == -signal.SIGKILL, done
     assert failpoints.fired
 
@@ -48,8 +55,34 @@ async def test_compact(tmp_path: Path, point: str) -> None:
         killed(server, failpoints, Plan(f"compact.{point}", 1, "kill"), "compact", "--data", str(server.data))
         assert await has_all(server)
         assert server.offline_command("compact", "--data", str(server.data)).code == 0
-        assert not (server.data / "store.partial").exists()
+        assert not (server.data / "store" / "unfinished").exists()
         assert await has_all(server)
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(("point", "hit"), [("after_copy", 1), ("before_move", 2), ("before_rename", 1)])
+async def test_restore_that_fails_changes_nothing(tmp_path: Path, point: str, hit: int) -> None:
+    """As where a disk is mounted at the store's place, which cannot be moved aside."""
+    server = Server(tmp_path, ["--epoch-ms", "60000", "--durability", "wal"])
+    copy = tmp_path / "copy"
+    try:
+        await asyncio.to_thread(server.start)
+        async with connect(server.address, server.fingerprint, key=server.admin_key) as kv:
+            await kv.put(b"first", b"1")
+        await asyncio.to_thread(server.stop)
+        assert server.offline_command("backup", str(copy), "--data", str(server.data)).code == 0
+        await asyncio.to_thread(server.start)
+        await put_all(server, certified=False)
+        server.kill()
+        failpoints = FailpointDirectory(tmp_path / "failpoints")
+        restore = ("restore", str(copy), "--data", str(server.data), "--replace")
+        done = carried_out(server, failpoints, Plan(f"restore.{point}", hit, "EIO"), *restore)
+        assert done.returncode == 1
+        assert b"Input/output error" in done.stderr
+        assert not [path.name for path in server.data.iterdir() if "replaced" in path.name or "partial" in path.name]
+        server.options = ["--epoch-ms", "50", "--durability", "wal"]
+        assert await has_all(server), "the store is there, with its log"
     finally:
         server.close()
 

@@ -97,7 +97,7 @@ async def test_compact_keeps_every_record(tmp_path: Path) -> None:
     done = zetakv(service.home, "compact", "--data", service.data)
     assert done.returncode == 0, done.stderr.decode()
     assert (service.data / "store" / "data.mdb").stat().st_size < before
-    assert not (service.data / "store.partial").exists()
+    assert not (service.data / "store" / "unfinished").exists()
     async with service, service.connected() as kv:
         found = await kv.get_many([b"key %d" % number for number in range(2_000)], certified=True)
         assert all(answer.value == b"v" * 100 for answer in found)

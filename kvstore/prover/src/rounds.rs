@@ -360,6 +360,10 @@ impl Rounds {
     /// An epoch has begun: ask again about what was too early.
     pub fn release_held(&mut self) {
         self.held_sessions.clear();
+        // those of sessions that are held came after what is held of them
+        for resume in self.resumes.drain(..).rev() {
+            self.submitted.push_front(Incoming::Resume(resume));
+        }
         for request in self.held.drain(..).rev() {
             self.submitted_operations += request.count();
             self.submitted.push_front(Incoming::Request(request));

@@ -96,7 +96,7 @@ pub fn refuse_other_owner(path: &Path) -> Result<(), Error> {
     } else {
         Err(Error::state(
             path,
-            "another user's: chown it to the user that the monitor runs as",
+            "another user's: run this as its owner, or give it to the user that the monitor runs as",
         ))
     }
 }

@@ -142,6 +142,8 @@ impl World {
             }
             0x83 => {
                 check_rejected(body);
+                let is_of_older_generation = body[18] == 4;
+                assert!(!is_of_older_generation || client.resuming.is_some(), "it comes before the answer to the resume");
                 self.rejections += 1;
             }
             0x84 => {
