@@ -2,7 +2,8 @@
 
 DATA/lock         held by the running supervisor and its children; names the supervisor's process
 DATA/runtime      link to the directory of the running server's sockets
-DATA/store/       the LMDB environment; store/unfinished, store.partial: not finished; store.replaced-*: former ones
+DATA/store/       the LMDB environment; not finished: store/data.mdb.new, store/unfinished, store.partial; former ones:
+                  store.replaced-*
 DATA/wal/         the write-ahead log, if there is one; wal.replaced-*: former ones
 DATA/monitor/     state and keys of an embedded monitor
 DATA/http.token   bearer token of the HTTP gateway

@@ -12,7 +12,6 @@ row, `s` the sealed state, `c` and an epoch (big-endian) its certificate, `p` th
 import contextlib
 import errno
 import os
-import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -348,11 +347,9 @@ def _create(path: Path) -> None:
     """An empty store, durable. LMDB cannot open what a power cut leaves of its first, unsynced pages: so it makes them
     under another name. The directory may be there, as where a disk is mounted."""
     make_directory(path)
-    unfinished = path / "unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    make_directory(unfinished)
-    with contextlib.closing(lmdb.open(str(unfinished))) as environment:
+    unfinished = path / f"{_DATA_FILE}.new"
+    unfinished.unlink(missing_ok=True)
+    with contextlib.closing(lmdb.open(str(unfinished), subdir=False, lock=False)) as environment:
         environment.sync(True)
-    (unfinished / _DATA_FILE).rename(path / _DATA_FILE)
+    unfinished.rename(path / _DATA_FILE)
     sync_directory(path)
-    shutil.rmtree(unfinished, ignore_errors=True)

@@ -127,9 +127,9 @@ def test_certificates_are_in_the_order_of_their_epochs() -> None:
 
 
 def test_a_store_whose_creation_was_cut_short_is_made_anew(tmp_path: Path) -> None:
-    unfinished = tmp_path / "store" / "unfinished"
-    unfinished.mkdir(parents=True)
-    (unfinished / "data.mdb").write_bytes(bytes(8192))  # what a power cut can leave of LMDB's first pages
+    unfinished = tmp_path / "store" / "data.mdb.new"
+    unfinished.parent.mkdir()
+    unfinished.write_bytes(bytes(8192))  # what a power cut can leave of LMDB's first pages
     writer = LmdbWriter(tmp_path / "store", MAP_BYTES)
     writer.write([(b"key", b"row")])
     assert writer.read([b"key"]) == [b"row"]
