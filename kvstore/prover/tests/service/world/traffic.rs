@@ -143,7 +143,10 @@ impl World {
             0x83 => {
                 check_rejected(body);
                 let is_of_older_generation = body[18] == 4;
-                assert!(!is_of_older_generation || client.resuming.is_some(), "it comes before the answer to the resume");
+                assert!(
+                    !is_of_older_generation || client.resuming.is_some(),
+                    "it comes before the answer to the resume"
+                );
                 self.rejections += 1;
             }
             0x84 => {
