@@ -101,9 +101,11 @@ def restore(source: Path, data: Path, *, replace: bool) -> list[Path]:
             except OSError:
                 for path, moved in zip(former, aside, strict=False):
                     moved.rename(path)
-                shutil.rmtree(partial, ignore_errors=True)
-                marker.unlink()
                 _sync(data)
+                if all(path.exists() for path in former):  # else one was moved, but not known to be: the mark stays
+                    shutil.rmtree(partial, ignore_errors=True)
+                    marker.unlink()
+                    _sync(data)
                 raise
             _sync(data)
             failpoints.hit("restore.after_rename")

@@ -631,16 +631,17 @@ async def test_host_that_never_answers_on_one_thread(host: Host) -> None:
             await stuck
 
 
+def new_sessions_only(kind: int, body: bytes) -> Frames:
+    """A lie: no resume is accepted, and no request answered."""
+    if kind == RESUMED:
+        return [(REJECTED, body[:8] + body[12:14] + bytes(8) + b"\1")]
+    return [] if kind == RECEIPT else [(kind, body)]
+
+
 async def test_host_that_gives_new_sessions_in_place_of_answers(host: Host) -> None:
     """A new session is no answer: what waits fails in time."""
-
-    def lie(kind: int, body: bytes) -> Frames:
-        if kind == RESUMED:
-            return [(REJECTED, body[:8] + body[12:14] + bytes(8) + b"\1")]
-        return [] if kind == RECEIPT else [(kind, body)]
-
     async with client(host, timeout=0.2) as kv:
-        host.to_client = lie
+        host.to_client = new_sessions_only
         async with asyncio.timeout(5):
             with pytest.raises(ConnectionLostError):
                 await kv.get(b"k")
@@ -649,14 +650,8 @@ async def test_host_that_gives_new_sessions_in_place_of_answers(host: Host) -> N
 
 async def test_host_that_certifies_and_restarts_in_place_of_answers(host: Host) -> None:
     """Certificates that are followed on the way to one session after the other are no answer either."""
-
-    def lie(kind: int, body: bytes) -> Frames:
-        if kind == RESUMED:
-            return [(REJECTED, body[:8] + body[12:14] + bytes(8) + b"\1")]
-        return [] if kind == RECEIPT else [(kind, body)]
-
     async with client(host, timeout=0.3) as kv:
-        host.to_client = lie
+        host.to_client = new_sessions_only
         get = asyncio.create_task(kv.get(b"k"))
         async with asyncio.timeout(5):
             while not get.done():

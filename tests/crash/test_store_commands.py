@@ -2,6 +2,8 @@
 says what to do."""
 
 import asyncio
+import errno
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -10,6 +12,9 @@ import pytest
 from crash.plans import FailpointDirectory, Plan
 from kvstore_client import connect
 from support.server import ZETAKV, Server, environment_of
+
+from kvstore import data_directory
+from kvstore.backup import BackupError, restore
 
 RECORDS = {b"key %d" % number: b"1" for number in range(300)}
 
@@ -76,13 +81,40 @@ async def test_restore_that_fails_changes_nothing(tmp_path: Path, point: str, hi
         await put_all(server, certified=False)
         server.kill()
         failpoints = FailpointDirectory(tmp_path / "failpoints")
-        restore = ("restore", str(copy), "--data", str(server.data), "--replace")
-        done = carried_out(server, failpoints, Plan(f"restore.{point}", hit, "EIO"), *restore)
+        command = ("restore", str(copy), "--data", str(server.data), "--replace")
+        done = carried_out(server, failpoints, Plan(f"restore.{point}", hit, "EIO"), *command)
         assert done.returncode == 1
         assert b"Input/output error" in done.stderr
         assert not [path.name for path in server.data.iterdir() if "replaced" in path.name or "partial" in path.name]
         server.options = ["--epoch-ms", "50", "--durability", "wal"]
         assert await has_all(server), "the store is there, with its log"
+    finally:
+        server.close()
+
+
+async def test_restore_that_may_have_moved_the_log_stays_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved, but not synced, so not known to be: a start without it would lose what was answered."""
+    server = Server(tmp_path, ["--epoch-ms", "60000", "--durability", "wal"])
+    copy = tmp_path / "copy"
+    try:
+        await asyncio.to_thread(server.start)
+        await put_all(server, certified=False)
+        await asyncio.to_thread(server.stop)
+        assert server.offline_command("backup", str(copy), "--data", str(server.data)).code == 0
+
+        def fail(_: Path) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with monkeypatch.context() as failing:
+            failing.setattr(data_directory, "sync_directory", fail)
+            with pytest.raises(BackupError, match="Input/output error"):
+                restore(copy, server.data, replace=True)
+        assert not (server.data / "wal").exists()
+        refused = await asyncio.to_thread(server.start_refused)
+        assert "was interrupted: run the same `zetakv restore" in refused.stderr
+        assert server.offline_command("restore", str(copy), "--data", str(server.data), "--replace").code == 0
     finally:
         server.close()
 
@@ -113,8 +145,8 @@ async def test_restore(tmp_path: Path, point: str, hit: int, starts: bool) -> No
         assert list((server.data / "wal").glob("worker-*"))
         assert server.offline_command("backup", str(copy), "--data", str(server.data)).code == 0
         failpoints = FailpointDirectory(tmp_path / "failpoints")
-        restore = ("restore", str(copy), "--data", str(server.data), "--replace")
-        killed(server, failpoints, Plan(f"restore.{point}", hit, "kill"), *restore)
+        command = ("restore", str(copy), "--data", str(server.data), "--replace")
+        killed(server, failpoints, Plan(f"restore.{point}", hit, "kill"), *command)
         if starts:
             server.options = ["--epoch-ms", "50", "--durability", "wal"]
             assert await has_all(server), "the former store is there, with its log"
@@ -123,7 +155,7 @@ async def test_restore(tmp_path: Path, point: str, hit: int, starts: bool) -> No
         assert refused.code == 1
         assert "was interrupted: run the same `zetakv restore" in refused.stderr
         assert server.offline_command("compact", "--data", str(server.data)).code == 1
-        assert server.offline_command(*restore).code == 0
+        assert server.offline_command(*command).code == 0
         kept = [path.name for path in server.data.glob("wal.replaced-*/worker-*")]
         assert kept, "the log is kept with the store that it belongs to"
         server.options = ["--epoch-ms", "50"]

@@ -141,14 +141,14 @@ fn what_is_not_needed_for_long_leaves_blum() {
     assert_eq!(hot_when_idle(65), partitions);
 }
 
-#[test]
-fn operations_run_while_an_epoch_closes() {
+/// A world whose 8,000 records are hot: several logs carry them over.
+fn world_with_many_hot_records(seed: u64) -> World {
     let shape = Shape {
         slots: 1000,
-        hot_records_max: 10_000, // several logs carry them over
+        hot_records_max: 10_000,
         ..IDLE
     };
-    let mut world = World::with_limits(507, shape, Limits::NONE);
+    let mut world = World::with_limits(seed, shape, Limits::NONE);
     for number in (0..8000).step_by(200) {
         world.request((number..number + 200).map(put).collect());
         world.request((number..number + 200).map(put).collect());
@@ -156,6 +156,12 @@ fn operations_run_while_an_epoch_closes() {
     }
     end_epoch(&mut world);
     assert!(world.hot_records() > 8000);
+    world
+}
+
+#[test]
+fn operations_run_while_an_epoch_closes() {
+    let mut world = world_with_many_hot_records(507);
     world.start_cut(false);
     for number in (0..8000).cycle().step_by(77) {
         if world.has_handed_over() {
@@ -191,18 +197,7 @@ fn a_flood_of_resumes_keeps_no_request_waiting() {
 #[test]
 fn an_epoch_ends_however_many_operations_wait() {
     const REQUESTS: u64 = 16;
-    let shape = Shape {
-        slots: 1000,
-        hot_records_max: 10_000,
-        ..IDLE
-    };
-    let mut world = World::with_limits(508, shape, Limits::NONE);
-    for number in (0..8000).step_by(200) {
-        world.request((number..number + 200).map(put).collect());
-        world.request((number..number + 200).map(put).collect());
-        world.quiesce();
-    }
-    end_epoch(&mut world);
+    let mut world = world_with_many_hot_records(508);
     let mut waiting = (0..8000).step_by(512).cycle();
     let mut sent = world.receipts;
     for turn in 0.. {
