@@ -27,7 +27,7 @@ enum Found {
 impl Mirror {
     /// Write the entries that run an operation; returns the bytes of the value in its result, if that holds a digest.
     ///
-    /// `after_ts`: where it is the first of its request. `found`: where its record was when it was planned.
+    /// `after_ts`: where it is the first of its request. `found`: when it was planned, its record, or the last node on the way there.
     pub fn run_operation(
         &mut self,
         operation: ClientOperation<'_>,
@@ -61,8 +61,10 @@ impl Mirror {
         path: &mut Vec<RecordId>,
     ) -> Result<Found, Error> {
         let key = Key::leaf(operation.operation.key);
-        let found = found.or_else(|| self.records.find(&key));
-        if let Some(id) = found {
+        // what was planned with it may have made its record
+        let is_record = |id: &RecordId| self.records.get(*id).key == key;
+        let record = found.filter(is_record).or_else(|| self.records.find(&key));
+        if let Some(id) = record {
             match self.records.get(id).place {
                 Place::Cached(slot) => {
                     self.count_use(id);
@@ -77,7 +79,7 @@ impl Mirror {
                 Place::Merkle => {}
             }
         }
-        let end = self.walk(&key, found, path)?;
+        let end = self.walk(&key, record.or(found), path)?;
         let parent = self.bring_path(path, &mut Vec::new())?;
         match end {
             End::Missing(_) => Err(Error::Engine("the rows that an operation needs have not been supplied")),

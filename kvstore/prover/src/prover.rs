@@ -266,7 +266,7 @@ impl Prover {
         if self.wanted.is_empty() {
             match &mut self.cut {
                 Cut::Clearing { clearing, .. } => clearing.plan(&self.mirror, &mut self.wanted)?,
-                _ => self.rounds.plan(&self.mirror, &mut self.wanted)?,
+                _ => self.rounds.plan(&mut self.mirror, &mut self.wanted)?,
             }
         }
         if let Cut::Closing(carry_over) = &mut self.cut

@@ -127,7 +127,16 @@ impl Records {
         }
     }
 
-    /// What was the parent of a record when that was last added by Merkle, if it, or another record in its place, is in memory.
+    /// The same for the sides of nodes, once the records have been looked at.
+    pub fn look_into(&self, ids: impl Iterator<Item = RecordId>) {
+        for id in ids {
+            if let Content::Node(node) = &self.get(id).content {
+                black_box((node.sides[0].is_some(), node.sides[1].is_some()));
+            }
+        }
+    }
+
+    /// What was the parent of a record when that was last found or added by Merkle, if it, or another record in its place, is in memory.
     pub fn above(&self, record: &Record) -> Option<&Record> {
         self.arena.get(record.above as usize)
     }

@@ -23,7 +23,7 @@ use crate::frames::{
 use crate::mirror::{LOG_BYTES, Mirror};
 use crate::reading::Wanted;
 use crate::records::{LOOKED_AT_TOGETHER, RecordId};
-use crate::walk::Need;
+use crate::walk::{Need, Search};
 use crate::work::{Admitted, ClientFrame, Incoming, NO_OPERATIONS, Work};
 use crate::write_ahead::{Item, Record};
 
@@ -180,7 +180,7 @@ impl Rounds {
     // --- running what is admitted ---
 
     /// Ask for the rows that the next operations need.
-    pub fn plan(&mut self, mirror: &Mirror, wanted: &mut Wanted) -> Result<(), Error> {
+    pub fn plan(&mut self, mirror: &mut Mirror, wanted: &mut Wanted) -> Result<(), Error> {
         if self.planned == 0 {
             self.choose_batch();
             wanted.begin_batch();
@@ -190,25 +190,31 @@ impl Rounds {
         let mut unplanned = core::mem::take(&mut self.unplanned);
         let mut records = 0;
         'batch: for together in unplanned.chunks_mut(LOOKED_AT_TOGETHER) {
-            let sought = together.iter().map(|unplanned| match unplanned.reached {
-                None => Some(Key::leaf(self.operation(unplanned).ok()?.operation.key)),
-                Some(_) => None,
-            });
-            let found = mirror.records.find_together(sought);
-            for (unplanned, found) in together.iter_mut().zip(found) {
+            let begin = |unplanned: &Unplanned| {
+                let operation = self.operation(unplanned)?.operation;
+                Ok(Search {
+                    key: Key::leaf(operation.key),
+                    reached: unplanned.reached,
+                    end: None,
+                })
+            };
+            let mut searches = together.iter().map(begin).collect::<Result<Vec<_>, Error>>()?;
+            mirror.search_together(&mut searches)?;
+            for (unplanned, search) in together.iter_mut().zip(&searches) {
                 if records >= self.records_at_once {
                     break 'batch;
                 }
+                unplanned.reached = search.reached;
                 let operation = self.operation(unplanned)?.operation;
-                match mirror.needs_of_operation(operation, found, &mut unplanned.reached)? {
+                match mirror.needs_of_operation(operation, search)? {
                     Need::Row(key) => {
                         records += usize::from(key.depth() == LEAF_DEPTH);
-                        wanted.push(key, Key::leaf(operation.key));
+                        wanted.push(key, search.key);
                     }
                     Need::Nothing(found) => {
                         unplanned.is_ready = true;
                         if let Some(Work::Request(admitted)) = self.admitted.get_mut(unplanned.index) {
-                            admitted.found[unplanned.operation] = found;
+                            admitted.found[unplanned.operation] = Some(found);
                         }
                     }
                 }

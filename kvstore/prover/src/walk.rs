@@ -1,6 +1,8 @@
 //! Finding a record in the tree: from the deepest node on its path that is in Blum or cached, down along nodes in Merkle, as far as their
-//! rows are in memory; or, where it is in memory and its parents are as it was last proved, from there up to that node. And bringing that
-//! path into the cache.
+//! rows are in memory; or, where it is in memory and its parents are as it was last found or proved, from there up to that node. And bringing
+//! that path into the cache.
+
+use std::ops::ControlFlow;
 
 use zetakv_verifier::entry::Slot;
 use zetakv_verifier::key::{Key, LEAF_DEPTH};
@@ -11,7 +13,7 @@ use crate::cache::NO_SLOT;
 use crate::error::Error;
 use crate::frames::may_return_value;
 use crate::mirror::Mirror;
-use crate::records::{Content, Place, RecordId};
+use crate::records::{Content, LOOKED_AT_TOGETHER, Place, RecordId};
 use crate::rows;
 
 /// What an operation needs before it can run.
@@ -19,8 +21,8 @@ use crate::rows;
 pub enum Need {
     /// The row of this record.
     Row(Key),
-    /// Nothing: its own record is here, if it is in memory.
-    Nothing(Option<RecordId>),
+    /// Nothing: this is its record, or, if it has none, the last node on the way there.
+    Nothing(RecordId),
 }
 
 /// What lies at the end of the path to a key.
@@ -36,19 +38,41 @@ pub enum End {
     Missing(Key),
 }
 
+/// A key that is looked for while rows are collected.
+#[derive(Debug)]
+pub struct Search {
+    pub key: Key,
+    /// The last node that was found on the way to it.
+    pub reached: Option<RecordId>,
+    /// How far it can be found, once that is known.
+    pub end: Option<End>,
+}
+
 impl Mirror {
-    /// Find a key that may be in Merkle. `path` becomes the nodes from one in Blum or cached down to the key's parent. `found`: where its
-    /// record is, if it is in memory.
+    /// Find a key that may be in Merkle. `path` becomes the nodes from one in Blum or cached down to the key's parent. `found`: its record, or a
+    /// node on the way there, if one is known.
     pub fn walk(&self, key: &Key, found: Option<RecordId>, path: &mut Vec<RecordId>) -> Result<End, Error> {
         path.clear();
-        if let Some(id) = found
-            && self.climb(id, |node| path.push(self.records.get(node).above))
-        {
-            path.reverse();
-            return Ok(End::Record(id));
+        let from = match found {
+            Some(node) if self.is_known_above(node, key) => node,
+            Some(id) if self.climb(id, |node| path.push(self.records.get(node).above)) => {
+                path.reverse();
+                id
+            }
+            _ => {
+                path.clear();
+                self.top_of_path(key)?
+            }
+        };
+        if self.records.get(from).key == *key {
+            return Ok(End::Record(from));
         }
-        path.clear();
-        self.descend(self.top_of_path(key)?, key, |node| path.push(node))
+        self.descend(from, key, |node| path.push(node))
+    }
+
+    fn is_known_above(&self, node: RecordId, key: &Key) -> bool {
+        let record = self.records.get(node);
+        record.place != Place::Merkle && record.key != *key
     }
 
     /// The same while rows are collected: goes on where it has come to the last time, since the tree does not change meanwhile.
@@ -60,8 +84,54 @@ impl Mirror {
         self.descend(from, key, |node| *reached = Some(node))
     }
 
-    /// Whether the way from a record up to a node in Blum or cached is as it was when each was last added by Merkle. `visit` gets each record
-    /// whose parent is on it. This looks nothing up by its key, so it is much faster than from above.
+    /// The same for several keys, at most [`LOOKED_AT_TOGETHER`], one step of all before the next of any, so that their cache misses overlap.
+    /// What is found knows its parent from then on.
+    pub fn search_together(&mut self, searches: &mut [Search]) -> Result<(), Error> {
+        let begun = searches
+            .iter()
+            .map(|search| search.reached.is_none().then_some(search.key));
+        let found = self.records.find_together(begun);
+        let mut nodes = [None; LOOKED_AT_TOGETHER];
+        for ((search, found), node) in searches.iter_mut().zip(found).zip(&mut nodes) {
+            match found {
+                Some(id) if self.records.get(id).place != Place::Merkle || self.climb(id, |_| {}) => {
+                    search.end = Some(End::Record(id));
+                }
+                _ => *node = Some(search.reached.map_or_else(|| self.top_of_path(&search.key), Ok)?),
+            }
+        }
+        while nodes.iter().any(Option::is_some) {
+            let mut children = [None; LOOKED_AT_TOGETHER];
+            for ((search, node), child) in searches.iter_mut().zip(&nodes).zip(&mut children) {
+                let Some(node) = *node else { continue };
+                match self.child_towards(node, &search.key, || search.reached = Some(node))? {
+                    ControlFlow::Continue(towards) => *child = Some(towards),
+                    ControlFlow::Break(end) => search.end = Some(end),
+                }
+            }
+            let below = self
+                .records
+                .find_together(children.iter().map(|child| child.map(|child| child.key)));
+            self.records.look_into(below.iter().flatten().copied());
+            for (((search, node), child), below) in searches.iter_mut().zip(&mut nodes).zip(&children).zip(below) {
+                let (parent, Some(child)) = (node.take(), child) else {
+                    continue;
+                };
+                let step = self.below(child, &search.key, below)?;
+                if let (Some(parent), Some(below)) = (parent, below) {
+                    self.records.get_mut(below).above = parent;
+                }
+                match step {
+                    ControlFlow::Continue(below) => *node = Some(below),
+                    ControlFlow::Break(end) => search.end = Some(end),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the way from a record up to a node in Blum or cached is as it was when each was last found or added by Merkle. `visit` gets each
+    /// record whose parent is on it. This looks nothing up by its key, so it is much faster than from above.
     fn climb(&self, mut id: RecordId, mut visit: impl FnMut(RecordId)) -> bool {
         loop {
             let record = self.records.get(id);
@@ -98,32 +168,46 @@ impl Mirror {
     /// From a node above the key to what lies at the end of the path to it; `visit` gets the nodes on it.
     fn descend(&self, mut node: RecordId, key: &Key, mut visit: impl FnMut(RecordId)) -> Result<End, Error> {
         loop {
-            let record = self.records.get(node);
-            if !record.content.is_loaded() {
-                return Ok(End::Missing(record.key));
-            }
-            visit(node);
-            let Some(direction) = record.key.direction_to(key) else {
-                return Err(Error::Engine("the path to a record leads past it"));
+            let child = match self.child_towards(node, key, || visit(node))? {
+                ControlFlow::Continue(child) => child,
+                ControlFlow::Break(end) => return Ok(end),
             };
-            let Some(child) = self.records.node(node)?.side(direction) else {
-                return Ok(End::Nothing);
+            node = match self.below(&child, key, self.records.find(&child.key))? {
+                ControlFlow::Continue(below) => below,
+                ControlFlow::Break(end) => return Ok(end),
             };
-            if child.key != *key && !child.key.is_proper_ancestor_of(key) {
-                return Ok(End::Other(*child));
-            }
-            let below = self.records.find(&child.key);
-            let in_blum = child.hash.is_none() && below.is_none_or(|id| self.records.get(id).place == Place::Merkle);
-            if in_blum {
-                let marker = rows::hot_key(&child.key, false);
-                return Err(Error::in_row("the marker of a record in Blum is missing", marker));
-            }
-            match below {
-                Some(id) if child.key == *key => return Ok(End::Record(id)),
-                Some(id) => node = id,
-                None => return Ok(End::Missing(child.key)),
-            }
         }
+    }
+
+    /// The child of a node at or above the key, or the end of the way. `visit` is called if the node is on it, and in memory.
+    fn child_towards(&self, node: RecordId, key: &Key, visit: impl FnOnce()) -> Result<ControlFlow<End, Child>, Error> {
+        let record = self.records.get(node);
+        if !record.content.is_loaded() {
+            return Ok(ControlFlow::Break(End::Missing(record.key)));
+        }
+        visit();
+        let Some(direction) = record.key.direction_to(key) else {
+            return Err(Error::Engine("the path to a record leads past it"));
+        };
+        Ok(match self.records.node(node)?.side(direction) {
+            None => ControlFlow::Break(End::Nothing),
+            Some(child) if child.key == *key || child.key.is_proper_ancestor_of(key) => ControlFlow::Continue(*child),
+            Some(child) => ControlFlow::Break(End::Other(*child)),
+        })
+    }
+
+    /// The record of a child at or above the key, if the way goes on from it. `below`: that record, if it is in memory.
+    fn below(&self, child: &Child, key: &Key, below: Option<RecordId>) -> Result<ControlFlow<End, RecordId>, Error> {
+        let in_blum = child.hash.is_none() && below.is_none_or(|id| self.records.get(id).place == Place::Merkle);
+        if in_blum {
+            let marker = rows::hot_key(&child.key, false);
+            return Err(Error::in_row("the marker of a record in Blum is missing", marker));
+        }
+        Ok(match below {
+            Some(id) if child.key == *key => ControlFlow::Break(End::Record(id)),
+            Some(id) => ControlFlow::Continue(id),
+            None => ControlFlow::Break(End::Missing(child.key)),
+        })
     }
 
     fn is_unknown_node(&self, key: &Key) -> bool {
@@ -154,25 +238,21 @@ impl Mirror {
         Ok(parent)
     }
 
-    /// What an operation needs. `found`: where its record is, if it is in memory and none was `reached`, which is as in [`Self::search`].
-    pub fn needs_of_operation(
-        &self,
-        operation: &Operation,
-        found: Option<RecordId>,
-        reached: &mut Option<RecordId>,
-    ) -> Result<Need, Error> {
-        let key = Key::leaf(operation.key);
-        let id = match found {
-            Some(id) if self.records.get(id).place != Place::Merkle || self.climb(id, |_| {}) => id,
-            _ => match self.search(&key, reached)? {
-                End::Record(id) => id,
-                End::Missing(missing) => return Ok(Need::Row(missing)),
-                // a node that will be put above this one counts the records below it
-                End::Other(other) if operation.action != Action::Get && self.is_unknown_node(&other.key) => {
-                    return Ok(Need::Row(other.key));
-                }
-                End::Nothing | End::Other(_) => return Ok(Need::Nothing(None)),
-            },
+    /// What an operation needs whose record has been looked for.
+    pub fn needs_of_operation(&self, operation: &Operation, search: &Search) -> Result<Need, Error> {
+        let id = match search.end {
+            Some(End::Record(id)) => id,
+            Some(End::Missing(missing)) => return Ok(Need::Row(missing)),
+            // a node that will be put above this one counts the records below it
+            Some(End::Other(other)) if operation.action != Action::Get && self.is_unknown_node(&other.key) => {
+                return Ok(Need::Row(other.key));
+            }
+            _ => {
+                let last = search
+                    .reached
+                    .ok_or(Error::Engine("a record has not been looked for"))?;
+                return Ok(Need::Nothing(last));
+            }
         };
         let returns_value = may_return_value(&operation.action);
         let is_missing = match &self.records.get(id).content {
@@ -181,9 +261,9 @@ impl Mirror {
             Content::Node(_) => false,
         };
         Ok(if is_missing {
-            Need::Row(key)
+            Need::Row(search.key)
         } else {
-            Need::Nothing(Some(id))
+            Need::Nothing(id)
         })
     }
 }

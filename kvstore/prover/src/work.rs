@@ -66,7 +66,7 @@ pub struct Admitted {
     /// Nobody waits for its answer.
     pub is_replayed: bool,
     pub operations_run: usize,
-    /// For each operation that is planned, where its record is in memory, if it is.
+    /// For each operation that is planned, its record, or the last node on the way there.
     pub found: Vec<Option<RecordId>>,
     pub values: ResultValues,
 }

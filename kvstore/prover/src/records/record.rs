@@ -106,7 +106,7 @@ pub struct Record {
     pub key: Key,
     pub content: Content,
     pub place: Place,
-    /// Its parent when it was last added by Merkle: a hint, since that may have left memory, or another node have come between.
+    /// Its parent when it was last found or added by Merkle: a hint, since that may have left memory, or another node have come between.
     pub above: RecordId,
     /// The epoch in which it was last needed.
     pub last_used: u32,
