@@ -37,7 +37,11 @@ impl Mirror {
         path: &mut Vec<RecordId>,
     ) -> Result<Option<ResultBytes>, Error> {
         match self.bring_leaf(operation, role, found, path)? {
-            Found::Absent(parent) => self.run_absent(parent, after_ts).map(|()| None),
+            Found::Absent(parent) => {
+                self.run_absent(parent, after_ts)?;
+                self.let_derived_go(parent)?;
+                Ok(None)
+            }
             Found::Cached(slot, id) => {
                 self.run(slot, after_ts)?;
                 let Content::Leaf(leaf) = &self.records.get(id).content else {
@@ -48,6 +52,7 @@ impl Mirror {
                     self.records
                         .write_leaf(id, commitment, bytes, operation.application_key);
                 }
+                self.let_cold_go(slot)?;
                 Ok(outcome.returned)
             }
         }

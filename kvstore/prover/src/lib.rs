@@ -24,6 +24,7 @@ mod plain;
 mod prover;
 mod reading;
 mod records;
+mod room;
 mod rounds;
 pub mod rows;
 mod suspects;

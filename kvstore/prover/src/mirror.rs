@@ -16,7 +16,7 @@ use crate::cache::{AddedBy, Cache, NO_SLOT, Occupant, ROOT_SLOT};
 use crate::derive::SUBTREE_RECORDS_MAX;
 use crate::error::Error;
 use crate::hash::merkle_hash;
-use crate::records::{Content, Place, Record, RecordId, Records, STORED};
+use crate::records::{Place, Record, RecordId, Records, STORED};
 use crate::rows::SHORT_KEY_BITS;
 
 /// Operations after which a leaf is worth being found in Blum. Its way there changes all nodes above it, and so does its way back; and of most
@@ -25,9 +25,6 @@ pub const HOT_LEAF_USES: u8 = 2;
 
 /// Epochs between two such operations at the most: a leaf that is needed less often would cost more in each epoch than the ways there and back.
 const HOT_LEAF_GAP_EPOCHS: u32 = 16;
-
-/// Passages in one epoch after which an internal node is worth being found in Blum, instead of being proved from above each time.
-const HOT_NODE_PASSAGES: u8 = 3;
 
 /// Bytes of one log, before nothing more is begun that can wait for the next: so many find room in a socket at once, and the verifier can read all
 /// of one log while the next is written (Linux gives a Unix socket 208 KiB, bookkeeping included).
@@ -38,7 +35,6 @@ pub const LOG_BYTES: usize = 128 << 10;
 const CUT_BYTES_MIN: usize = LOG_BYTES / 2;
 
 const LINK_BROKEN: Error = Error::Engine("a slot of the cache is not what it should be");
-const TOO_FEW_SLOTS: Error = Error::Engine("the cache has too few slots for one proof");
 const CLOCK_ENDS: Error = Error::Engine("the clock is at its end: the epoch should have been closed long ago");
 
 /// What has been written and done since the start.
@@ -148,7 +144,8 @@ impl Mirror {
         entry.encode(&mut self.log);
     }
 
-    fn occupant(&self, slot: Slot) -> Result<&Occupant, Error> {
+    /// The record in a slot that has one.
+    pub fn occupant(&self, slot: Slot) -> Result<&Occupant, Error> {
         self.cache.get(slot).ok_or(LINK_BROKEN)
     }
 
@@ -163,46 +160,6 @@ impl Mirror {
     pub fn forget(&mut self, id: RecordId) {
         self.hot.remove(self.records.get(id));
         self.records.forget(id);
-    }
-
-    // --- room ---
-
-    /// A free slot; for which another record may have to leave, but not that in `pinned` ([`NO_SLOT`]: any).
-    pub fn make_room(&mut self, pinned: Slot) -> Result<Slot, Error> {
-        loop {
-            if let Some(slot) = self.cache.take_free() {
-                return Ok(slot);
-            }
-            self.evict_one(pinned)?;
-        }
-    }
-
-    /// Let the record go that is needed least. Not while the cache is cleared: there each has its turn, and room was made before.
-    pub fn evict_one(&mut self, pinned: Slot) -> Result<(), Error> {
-        if self.is_clearing {
-            return Err(TOO_FEW_SLOTS);
-        }
-        self.records.look_at(self.cache.coming());
-        let slot = self.cache.choose_victim(pinned).ok_or(TOO_FEW_SLOTS)?;
-        let victim = *self.occupant(slot)?;
-        match victim.added_by {
-            AddedBy::Blum => self.evict_blum(slot),
-            AddedBy::Merkle { .. } if self.is_hot(&victim) && self.has_hot_room() => self.evict_blum_merkle(slot),
-            AddedBy::Merkle { parent } => self.evict_merkle(slot, parent),
-        }
-    }
-
-    const fn has_hot_room(&self) -> bool {
-        self.hot.records < self.hot_max.records && self.hot.bytes < self.hot_max.bytes
-    }
-
-    /// Whether a record that was added by Merkle should be evicted to Blum, if there is room for it in memory.
-    pub fn is_hot(&self, occupant: &Occupant) -> bool {
-        let record = self.records.get(occupant.record);
-        match record.content {
-            Content::Leaf(_) => record.uses >= HOT_LEAF_USES,
-            _ => occupant.passages >= HOT_NODE_PASSAGES && record.records_below == STORED,
-        }
     }
 
     // --- Merkle ---

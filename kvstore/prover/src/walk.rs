@@ -87,19 +87,7 @@ impl Mirror {
     /// The same for several keys, at most [`LOOKED_AT_TOGETHER`], one step of all before the next of any, so that their cache misses overlap.
     /// What is found knows its parent from then on.
     pub fn search_together(&mut self, searches: &mut [Search]) -> Result<(), Error> {
-        let begun = searches
-            .iter()
-            .map(|search| search.reached.is_none().then_some(search.key));
-        let found = self.records.find_together(begun);
-        let mut nodes = [None; LOOKED_AT_TOGETHER];
-        for ((search, found), node) in searches.iter_mut().zip(found).zip(&mut nodes) {
-            match found {
-                Some(id) if self.records.get(id).place != Place::Merkle || self.climb(id, |_| {}) => {
-                    search.end = Some(End::Record(id));
-                }
-                _ => *node = Some(search.reached.map_or_else(|| self.top_of_path(&search.key), Ok)?),
-            }
-        }
+        let mut nodes = self.begin_together(searches)?;
         while nodes.iter().any(Option::is_some) {
             let mut children = [None; LOOKED_AT_TOGETHER];
             for ((search, node), child) in searches.iter_mut().zip(&nodes).zip(&mut children) {
@@ -109,9 +97,8 @@ impl Mirror {
                     ControlFlow::Break(end) => search.end = Some(end),
                 }
             }
-            let below = self
-                .records
-                .find_together(children.iter().map(|child| child.map(|child| child.key)));
+            let keys = children.iter().map(|child| child.map(|child| child.key));
+            let below = self.records.find_together(keys);
             self.records.look_into(below.iter().flatten().copied());
             for (((search, node), child), below) in searches.iter_mut().zip(&mut nodes).zip(&children).zip(below) {
                 let (parent, Some(child)) = (node.take(), child) else {
@@ -128,6 +115,26 @@ impl Mirror {
             }
         }
         Ok(())
+    }
+
+    /// End the searches whose records are known or can be proved from what is; the nodes from which the others go on.
+    fn begin_together(&self, searches: &mut [Search]) -> Result<[Option<RecordId>; LOOKED_AT_TOGETHER], Error> {
+        let new = searches.iter().map(|search| match search.reached {
+            None => Some(search.key),
+            Some(_) => None,
+        });
+        let found = self.records.find_together(new);
+        let mut nodes = [None; LOOKED_AT_TOGETHER];
+        for ((search, found), node) in searches.iter_mut().zip(found).zip(&mut nodes) {
+            match (search.reached, found) {
+                (None, Some(id)) if self.records.get(id).place != Place::Merkle || self.climb(id, |_| {}) => {
+                    search.end = Some(End::Record(id));
+                }
+                (None, _) => *node = Some(self.top_of_path(&search.key)?),
+                (reached, _) => *node = reached,
+            }
+        }
+        Ok(nodes)
     }
 
     /// Whether the way from a record up to a node in Blum or cached is as it was when each was last found or added by Merkle. `visit` gets each

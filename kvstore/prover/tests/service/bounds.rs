@@ -122,6 +122,29 @@ fn what_is_needed_again_soon_becomes_hot() {
     assert_eq!(hot_after(17), partitions);
 }
 
+#[test]
+fn what_is_hardly_needed_again_leaves_the_cache_at_once() {
+    let partitions = 64;
+    let mut world = World::with_limits(507, IDLE, Limits::NONE);
+    world.request((0..500).map(put).collect());
+    world.quiesce();
+    assert!(
+        world.cached_records() <= partitions,
+        "{} cached",
+        world.cached_records()
+    );
+    world.request((500..1000).map(|number| (put(number).0, Action::Get)).collect());
+    world.quiesce();
+    assert!(
+        world.cached_records() <= partitions,
+        "{} cached",
+        world.cached_records()
+    );
+    world.request((0..50).map(put).collect());
+    world.quiesce();
+    assert!(world.cached_records() > 50, "what was used twice stays");
+}
+
 /// How many of 50 hot records, and the partition nodes, are hot after so many epochs in which nobody needed them.
 fn hot_when_idle(epochs: usize) -> usize {
     let mut world = World::with_limits(506, IDLE, Limits::NONE);

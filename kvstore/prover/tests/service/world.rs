@@ -401,6 +401,11 @@ impl World {
         self.workers.iter().map(|worker| worker.prover.stats().hot).sum()
     }
 
+    /// Records in the verified caches, as the provers have it.
+    pub fn cached_records(&self) -> usize {
+        self.workers.iter().map(|worker| worker.prover.stats().cached).sum()
+    }
+
     /// Rows that looked wrong to any prover.
     pub fn suspects(&self) -> Vec<Suspect> {
         self.workers
