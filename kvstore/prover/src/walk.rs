@@ -1,6 +1,6 @@
 //! Finding a record in the tree: from the deepest node on its path that is in Blum or cached, down along nodes in Merkle, as far as their
-//! rows are in memory; or, where it is in memory and its parents are as it was last found or proved, from there up to that node. And bringing
-//! that path into the cache.
+//! rows are in memory; or, where it, or the last node on the way to it, is in memory and its parents are as they were last found or proved,
+//! from there up to that node. And bringing that path into the cache.
 
 use std::ops::ControlFlow;
 
@@ -15,6 +15,8 @@ use crate::frames::may_return_value;
 use crate::mirror::Mirror;
 use crate::records::{Content, LOOKED_AT_TOGETHER, Place, RecordId};
 use crate::rows;
+
+const NOT_LOOKED_FOR: Error = Error::Engine("a record has not been looked for");
 
 /// What an operation needs before it can run.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +56,7 @@ impl Mirror {
     pub fn walk(&self, key: &Key, found: Option<RecordId>, path: &mut Vec<RecordId>) -> Result<End, Error> {
         path.clear();
         let from = match found {
-            Some(node) if self.is_known_above(node, key) => node,
+            Some(id) if self.is_known_node(id, key) => id,
             Some(id) if self.climb(id, |node| path.push(self.records.get(node).above)) => {
                 path.reverse();
                 id
@@ -68,11 +70,6 @@ impl Mirror {
             return Ok(End::Record(from));
         }
         self.descend(from, key, |node| path.push(node))
-    }
-
-    fn is_known_above(&self, node: RecordId, key: &Key) -> bool {
-        let record = self.records.get(node);
-        record.place != Place::Merkle && record.key != *key
     }
 
     /// The same while rows are collected: goes on where it has come to the last time, since the tree does not change meanwhile.
@@ -135,6 +132,12 @@ impl Mirror {
             }
         }
         Ok(nodes)
+    }
+
+    /// Whether what is on the way to a key is not its own record, and in Blum or cached.
+    fn is_known_node(&self, id: RecordId, key: &Key) -> bool {
+        let record = self.records.get(id);
+        record.place != Place::Merkle && record.key != *key
     }
 
     /// Whether the way from a record up to a node in Blum or cached is as it was when each was last found or added by Merkle. `visit` gets each
@@ -254,12 +257,8 @@ impl Mirror {
             Some(End::Other(other)) if operation.action != Action::Get && self.is_unknown_node(&other.key) => {
                 return Ok(Need::Row(other.key));
             }
-            _ => {
-                let last = search
-                    .reached
-                    .ok_or(Error::Engine("a record has not been looked for"))?;
-                return Ok(Need::Nothing(last));
-            }
+            Some(End::Nothing | End::Other(_)) => return search.reached.map(Need::Nothing).ok_or(NOT_LOOKED_FOR),
+            None => return Err(NOT_LOOKED_FOR),
         };
         let returns_value = may_return_value(&operation.action);
         let is_missing = match &self.records.get(id).content {
