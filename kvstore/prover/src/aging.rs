@@ -1,9 +1,9 @@
 //! Which records have been in Blum for long without being used. All records in Blum are seen once in an epoch, when they are carried over; of
 //! these the oldest are remembered, until the cache is cleared at the end of the next epoch.
 
-use crate::mirror::HOT_LEAF_USES;
 use crate::partitions;
 use crate::records::{Record, RecordId};
+use crate::room::HOT_LEAF_USES;
 
 /// Epochs after which a record that was not needed leaves Blum. In Blum it costs work in every epoch; to leave and to come back costs about
 /// fifty times as much (docs/performance.md).

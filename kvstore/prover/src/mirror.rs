@@ -19,13 +19,6 @@ use crate::hash::merkle_hash;
 use crate::records::{Place, Record, RecordId, Records, STORED};
 use crate::rows::SHORT_KEY_BITS;
 
-/// Operations after which a leaf is worth being found in Blum. Its way there changes all nodes above it, and so does its way back; and of most
-/// leaves that are written or read once, it is long before they are needed again (docs/performance.md).
-pub const HOT_LEAF_USES: u8 = 2;
-
-/// Epochs between two such operations at the most: a leaf that is needed less often would cost more in each epoch than the ways there and back.
-const HOT_LEAF_GAP_EPOCHS: u32 = 16;
-
 /// Bytes of one log, before nothing more is begun that can wait for the next: so many find room in a socket at once, and the verifier can read all
 /// of one log while the next is written (Linux gives a Unix socket 208 KiB, bookkeeping included).
 pub const LOG_BYTES: usize = 128 << 10;
@@ -493,16 +486,6 @@ impl Mirror {
     fn operation_ran(&mut self, after_ts: Option<Timestamp>) -> Result<(), Error> {
         self.counters.operations += 1;
         after_ts.map_or(Ok(()), |ts| self.pass(ts))
-    }
-
-    /// An operation is to run on a leaf.
-    pub fn count_use(&mut self, id: RecordId) {
-        let epoch = self.clock.epoch;
-        let record = self.records.get_mut(id);
-        if record.place == Place::Merkle && epoch.saturating_sub(record.last_used) > HOT_LEAF_GAP_EPOCHS {
-            record.uses = 0;
-        }
-        record.uses = (record.uses + 1).min(HOT_LEAF_USES);
     }
 
     /// A record was needed: it is not among the oldest.

@@ -1,11 +1,18 @@
-//! Room in the verified cache: which records leave it, and whether to Blum or to Merkle.
+//! Room in the verified cache: which records leave it, and whether to Blum, since they are needed often, or to Merkle.
 
 use zetakv_verifier::entry::Slot;
 
 use crate::cache::{AddedBy, Occupant};
 use crate::error::Error;
-use crate::mirror::{HOT_LEAF_USES, Mirror};
-use crate::records::{Content, STORED};
+use crate::mirror::Mirror;
+use crate::records::{Content, Place, RecordId, STORED};
+
+/// Operations after which a leaf is worth being found in Blum. Its way there changes all nodes above it, and so does its way back; and of most
+/// leaves that are written or read once, it is long before they are needed again (docs/performance.md).
+pub const HOT_LEAF_USES: u8 = 2;
+
+/// Epochs between two such operations at the most: a leaf that is needed less often would cost more in each epoch than the ways there and back.
+const HOT_LEAF_GAP_EPOCHS: u32 = 16;
 
 /// Passages in one epoch after which an internal node is worth being found in Blum, instead of being proved from above each time.
 const HOT_NODE_PASSAGES: u8 = 3;
@@ -64,6 +71,16 @@ impl Mirror {
                 AddedBy::Merkle { .. } | AddedBy::Blum => return Ok(()),
             }
         }
+    }
+
+    /// An operation is to run on a leaf.
+    pub fn count_use(&mut self, id: RecordId) {
+        let epoch = self.clock.epoch;
+        let record = self.records.get_mut(id);
+        if record.place == Place::Merkle && epoch.saturating_sub(record.last_used) > HOT_LEAF_GAP_EPOCHS {
+            record.uses = 0;
+        }
+        record.uses = (record.uses + 1).min(HOT_LEAF_USES);
     }
 
     const fn has_hot_room(&self) -> bool {

@@ -126,20 +126,13 @@ fn what_is_needed_again_soon_becomes_hot() {
 fn what_is_hardly_needed_again_leaves_the_cache_at_once() {
     let partitions = 64;
     let mut world = World::with_limits(507, IDLE, Limits::NONE);
-    world.request((0..500).map(put).collect());
-    world.quiesce();
-    assert!(
-        world.cached_records() <= partitions,
-        "{} cached",
-        world.cached_records()
-    );
-    world.request((500..1000).map(|number| (put(number).0, Action::Get)).collect());
-    world.quiesce();
-    assert!(
-        world.cached_records() <= partitions,
-        "{} cached",
-        world.cached_records()
-    );
+    let absent = |number| (put(number).0, Action::Get);
+    for operations in [(0..500).map(put).collect(), (500..1000).map(absent).collect()] {
+        world.request(operations);
+        world.quiesce();
+        let cached = world.cached_records();
+        assert!(cached <= partitions, "{cached} cached");
+    }
     world.request((0..50).map(put).collect());
     world.quiesce();
     assert!(world.cached_records() > 50, "what was used twice stays");
